@@ -1,0 +1,5 @@
+"""`python -m lmexp`."""
+
+from lmexp.cli.main import entry
+
+entry()

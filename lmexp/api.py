@@ -1,0 +1,127 @@
+"""lmexp from Python: the same things the commands do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmexp import plugins
+from lmexp.config import compose as composing
+from lmexp.config.schema import TrainConfig
+
+if TYPE_CHECKING:
+    from lmexp.evaluation.row import Row
+    from lmexp.runs.load import LoadedModel
+
+Say = Callable[[str], None]
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """A run folder and what it holds."""
+
+    path: Path
+
+    @property
+    def state(self) -> str:
+        """created, running, killed, done, failed, preempted or interrupted."""
+        from lmexp.runs.folder import state_now
+
+        return state_now(self.path)
+
+    @property
+    def config(self) -> TrainConfig:
+        """The frozen config."""
+        from lmexp.config.freeze import read_record
+
+        config: TrainConfig = read_record(self.path).config
+        return config
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl."""
+        from lmexp.paths import METRICS_JSONL
+        from lmexp.tracking.rows import read_rows
+
+        return read_rows(self.path / METRICS_JSONL)
+
+    def summary(self) -> list[Row]:
+        """The rows of the evaluation after training."""
+        from lmexp.evaluation.row import read_summary
+        from lmexp.paths import EVALUATION_DIR, SUMMARY_JSON
+
+        return read_summary(self.path / EVALUATION_DIR / SUMMARY_JSON).rows
+
+    def load(self, checkpoint: str = "best") -> LoadedModel:
+        """The trained model."""
+        from lmexp.runs.load import load
+
+        return load(self.path, checkpoint=checkpoint)
+
+
+def compose(overrides: list[str] | None = None, *, config_dirs: list[str] | None = None) -> TrainConfig:
+    """The typed, checked config that `lmexp train OVERRIDES` would run. Raises ConfigError."""
+    config: TrainConfig = composing.compose(overrides, config_dirs=config_dirs).config
+    return config
+
+
+def train(config: TrainConfig, *, say: Say = print) -> Run:
+    """Train, evaluate and report, as `lmexp train` does. Changes to a config from compose() are checked again."""
+    config = dataclasses.replace(config)  # runs the checks of __post_init__
+    return start_and_launch(config, dataclasses.asdict(config), [], say)
+
+
+def start_and_launch(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say: Say) -> Run:
+    """Freeze a new run and bring it to its end."""
+    from lmexp.runs.start import start
+
+    run_dir = start(config, plain, overrides, say)
+    say(f"run: {run_dir}")
+    return _launch(run_dir, config)
+
+
+def resume(path: str | Path) -> Run:
+    """Go on with a run where it stopped."""
+    from lmexp.config.freeze import read_record
+    from lmexp.errors import RunError
+    from lmexp.runs.folder import read_state
+    from lmexp.runs.requests import go_to
+
+    run_dir = Path(path).absolute()
+    record = read_record(run_dir)
+    if read_state(run_dir).state == "done":
+        raise RunError(f"{path}: the run is done; look at {run_dir}/report.html, or start another one")
+    go_to(Path(record.cwd))
+    return _launch(run_dir, record.config)
+
+
+def evaluate(run: str | Path, overrides: list[str] | None = None) -> list[Row]:
+    """Measure a run's model again, as `lmexp evaluate run=RUN OVERRIDES` does."""
+    return evaluate_composed(composing.compose([f"run={run}", *(overrides or [])], command="evaluate"))
+
+
+def evaluate_composed(composed: composing.Composed) -> list[Row]:
+    """Freeze the request, have it worked on, and read its rows."""
+    from lmexp.evaluation.row import read_summary
+    from lmexp.launch.local import launch
+    from lmexp.runs import requests
+
+    config = composed.config
+    request = requests.freeze_evaluation(composed)
+    launch(request, Path(config.run), config.launcher, config.trainer.world_size(), requests.work)
+    return read_summary(request.with_name(request.name.replace(".request.json", ".json"))).rows
+
+
+def trust(packages: list[str]) -> None:
+    """What -p does on the command line: import these packages and allow their classes in configs."""
+    plugins.trust(packages)
+
+
+def _launch(run_dir: Path, config: TrainConfig) -> Run:
+    from lmexp.launch.local import launch
+    from lmexp.runs import requests
+
+    launch(run_dir, run_dir, config.launcher, config.trainer.world_size(), requests.work)
+    return Run(path=run_dir)

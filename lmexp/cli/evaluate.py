@@ -1,0 +1,19 @@
+"""`lmexp evaluate run=RUN [OVERRIDES]`."""
+
+from __future__ import annotations
+
+from lmexp.cli.options import answer, parse
+
+
+def run(argv: list[str]) -> int:
+    """Measure a run's model again."""
+    options = parse("evaluate", "Measure a run's model: evaluate run=RUN checkpoint=best|latest|STEP.", argv)
+    if answer("evaluate", options):
+        return 0
+    from lmexp.config.compose import compose
+
+    composed = compose(options.overrides, command="evaluate", config_dirs=options.config_dirs)
+    from lmexp.api import evaluate_composed
+
+    evaluate_composed(composed)
+    return 0

@@ -1,0 +1,1 @@
+"""The Hydra boundary: typed schemas, composition, frozen configs and explanations."""

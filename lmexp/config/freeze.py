@@ -1,0 +1,157 @@
+"""run.json: a config frozen once by the parent, and read by every worker instead of any command line.
+
+Format "lmexp.run", version 1:
+    run_id, experiment, created, lmexp (version), cwd, overrides, plugins, wandb_id, config
+`config` holds each node's `kind`, by which reading finds its dataclass again in SCHEMAS. Values that come from
+`${oc.env:NAME}` stay as that text, so that a secret is looked up where it is needed and written nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, SCHEMAS
+from lmexp.errors import ConfigError, RunError
+from lmexp.paths import RUN_JSON
+from lmexp.plugins import did_you_mean
+
+FORMAT = "lmexp.run"
+VERSION = 1
+
+
+@dataclass(kw_only=True, slots=True)
+class RunRecord:
+    """What run.json holds."""
+
+    run_id: str
+    experiment: str
+    """Folder below the root: the experiment's name, or the run's."""
+    name: str
+    created: str
+    """ISO 8601, UTC."""
+    lmexp: str
+    """Version that froze it."""
+    cwd: str
+    """Folder in which the command was typed; relative paths start here."""
+    overrides: list[str]
+    plugins: list[str]
+    """Names given with -p; a record only, never imported from here."""
+    wandb_id: str
+    config: Any
+    """TrainConfig."""
+
+
+def plain_config(node: DictConfig) -> dict[str, Any]:
+    """Plain JSON types, interpolations resolved, except that `${oc.env:...}` stays text."""
+    plain = _plain(node)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def write_record(path: Path, record: RunRecord, config: dict[str, Any]) -> None:
+    """Write run.json into a new run folder. config: plain data, as from plain_config."""
+    body = {
+        "format": FORMAT,
+        "version": VERSION,
+        **{name: getattr(record, name) for name in RunRecord.__slots__ if name != "config"},
+        "config": config,
+    }
+    text = json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False)
+    with open(path / RUN_JSON, "x", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_record(run_dir: Path) -> RunRecord:
+    """Read a run folder's run.json back into typed configs; RunError if it isn't one."""
+    body = read_body(run_dir)
+    missing = [name for name in RunRecord.__slots__ if name not in body]
+    if missing:
+        raise RunError(f"{run_dir / RUN_JSON}: lacks {', '.join(missing)}; the file is damaged")
+    values = {name: body[name] for name in RunRecord.__slots__ if name != "config"}
+    try:
+        config = to_config("train", body["config"])
+    except ConfigError as error:
+        hint = f"; it was made with {_plugin_command(body)}" if body["plugins"] else ""
+        raise RunError(f"{run_dir / RUN_JSON}: {error}{hint}") from error
+    return RunRecord(**values, config=config)
+
+
+def read_body(run_dir: Path) -> dict[str, Any]:
+    """run.json as plain data, its format and version checked."""
+    path = run_dir / RUN_JSON
+    if not path.is_file():
+        raise RunError(_not_a_run(run_dir))
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{path}: not JSON ({error}); the file is damaged") from None
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise RunError(f"{path}: expected a file of format {FORMAT}")
+    if body.get("version") != VERSION:
+        raise RunError(f"{path}: version {body.get('version')}; this lmexp reads version {VERSION}")
+    return body
+
+
+def to_config(command: str, plain: dict[str, Any]) -> Any:
+    """The typed config of a command from plain data, every node found by its kind in SCHEMAS."""
+    root = OmegaConf.structured(COMMANDS[command])
+    for group in BASES:
+        if group in plain and plain[group] is not None:
+            if group in DICT_GROUPS:
+                for name, node in plain[group].items():
+                    root[group][name] = _schema(f"{group}.{name}", group, node)
+            else:
+                root[group] = _schema(group, group, plain[group])
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(root, plain))
+    except (OmegaConfBaseException, AttributeError) as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def _schema(where: str, group: str, node: Any) -> DictConfig:
+    kind = node.get("kind") if isinstance(node, dict) else None
+    if kind not in SCHEMAS[group]:
+        raise ConfigError(
+            f"{where}.kind is {kind!r}; expected one of {', '.join(SCHEMAS[group])}"
+            f"{did_you_mean(str(kind), SCHEMAS[group])}; a kind of your own needs its package, lmexp -p my_pkg ..."
+        )
+    return OmegaConf.structured(SCHEMAS[group][kind])
+
+
+def _plain(node: Any) -> Any:
+    """Nested plain data of a node."""
+    if isinstance(node, DictConfig):
+        if node._is_none():
+            return None
+        return {str(key): _child(node, key) for key in node}
+    if isinstance(node, ListConfig):
+        return None if node._is_none() else [_child(node, i) for i in range(len(node))]
+    return node
+
+
+def _child(parent: DictConfig | ListConfig, key: Any) -> Any:
+    raw = parent._get_node(key)
+    value = raw._value() if raw is not None and not isinstance(raw, list) else None
+    if isinstance(value, str) and "${oc.env:" in value:
+        return value
+    return _plain(parent[key])
+
+
+def _plugin_command(body: dict[str, Any]) -> str:
+    return " ".join(f"-p {name}" for name in body["plugins"])
+
+
+def _not_a_run(run_dir: Path) -> str:
+    if not run_dir.exists():
+        siblings = [p.name for p in run_dir.parent.iterdir()] if run_dir.parent.is_dir() else []
+        return f"{run_dir}: there is no such run folder{did_you_mean(run_dir.name, siblings)}; `lmexp runs` lists them"
+    return f"{run_dir}: not a run folder, it holds no {RUN_JSON}; `lmexp runs` lists the runs"

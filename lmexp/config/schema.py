@@ -1,0 +1,248 @@
+"""The typed config of each command, and the one table from (group, kind) to its dataclass.
+
+Config text never chooses code: a node's `kind` is looked up in SCHEMAS, and nothing else is ever instantiated.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
+
+from lmexp.checks import at_least, one_of
+from lmexp.data import config as data
+from lmexp.errors import ConfigError
+from lmexp.evaluation import config as evaluation
+from lmexp.launch import config as launch
+from lmexp.models import config as models
+from lmexp.optim import config as optim
+from lmexp.plugins import did_you_mean
+from lmexp.tasks import config as tasks
+from lmexp.tokenizers import config as tokenizers
+from lmexp.tracking import config as tracking
+from lmexp.training import config as training
+
+MISSING: Any = "???"
+"""OmegaConf's mark of a value that must be given."""
+
+BASES: dict[str, type] = {
+    "data": data.DataConfig,
+    "tokenizer": tokenizers.TokenizerConfig,
+    "model": models.ModelConfig,
+    "task": tasks.TaskConfig,
+    "optimizer": optim.OptimizerConfig,
+    "scheduler": optim.SchedulerConfig,
+    "callbacks": training.CallbackConfig,
+    "logger": tracking.LoggerConfig,
+    "evaluation": evaluation.EvaluationConfig,
+    "launcher": launch.LauncherConfig,
+}
+"""Group -> the class every kind of it derives from."""
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "data": {"stdlib": data.StdlibConfig, "text_files": data.TextFilesConfig, "custom": data.CustomDataConfig},
+    "tokenizer": {
+        "byte": tokenizers.ByteTokenizerConfig,
+        "char": tokenizers.CharTokenizerConfig,
+        "word": tokenizers.WordTokenizerConfig,
+        "bpe": tokenizers.BPETokenizerConfig,
+    },
+    "model": {"gpt": models.GPTConfig, "custom": models.CustomModelConfig},
+    "task": {"language_modeling": tasks.LanguageModelingConfig, "custom": tasks.CustomTaskConfig},
+    "optimizer": {
+        "adam": optim.AdamConfig,
+        "adamw": optim.AdamWConfig,
+        "custom": optim.CustomOptimizerConfig,
+    },
+    "scheduler": {
+        "constant": optim.ConstantConfig,
+        "cosine": optim.CosineConfig,
+        "custom": optim.CustomSchedulerConfig,
+    },
+    "callbacks": {"early_stopping": training.EarlyStoppingConfig, "custom": training.CustomCallbackConfig},
+    "logger": {"files": tracking.FilesLoggerConfig, "wandb": tracking.WandbLoggerConfig},
+    "evaluation": {
+        "perplexity": evaluation.PerplexityConfig,
+        "baselines": evaluation.BaselinesConfig,
+        "custom": evaluation.CustomEvaluationConfig,
+    },
+    "launcher": {"local": launch.LocalLauncherConfig},
+}
+
+DICT_GROUPS = ("callbacks", "evaluation")
+"""Groups of which a config holds several at once, by name."""
+
+
+def register(group: str, kind: str, schema: type) -> None:
+    """Make `group=kind` selectable, e.g. `lmexp.register("model", "mine", MyModelConfig)`.
+
+    schema: a dataclass that derives from the group's base (BASES[group]) and whose `kind` defaults to kind.
+    Call it when your package is imported; name the package with `lmexp -p my_pkg`.
+    """
+    if group not in BASES:
+        raise ConfigError(f"register: there is no group {group!r}{did_you_mean(group, BASES)}; one of {', '.join(BASES)}")
+    base = BASES[group]
+    if not (isinstance(schema, type) and is_dataclass(schema) and issubclass(schema, base)):
+        raise ConfigError(f"register: {schema!r} must be a dataclass that derives from {base.__module__}.{base.__name__}")
+    default = schema.__dataclass_fields__["kind"].default
+    if default != kind:
+        raise ConfigError(f"register: {schema.__name__}.kind is {default!r}; expected {kind!r}")
+    known = SCHEMAS[group].get(kind)
+    if known is not None and (known.__module__, known.__qualname__) != (schema.__module__, schema.__qualname__):
+        raise ConfigError(f"register: {group}={kind} is {known.__module__}.{known.__qualname__} already; use another kind")
+    SCHEMAS[group][kind] = schema
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """Name and place of the run."""
+
+    name: str | None = None
+    """Shown in tables and W&B; null takes the experiment's name, else <data>-<model>."""
+    folder: str | None = None
+    """Folder below the root that holds the run folder; null takes the experiment's name, else run.name."""
+    root: str | None = None
+    """Folder for all runs; null is LMEXP_OUTPUTS, or outputs/ where the command is typed."""
+
+    def __post_init__(self) -> None:
+        for key in ("name", "folder"):
+            text = getattr(self, key)
+            if text is not None and not re.fullmatch(r"\w[\w.+-]*", text):
+                raise ConfigError(f"run.{key} is {text!r}; expected letters, digits and any of _ . + - (it names a folder)")
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """Everything `lmexp train` does, and all that run.json freezes."""
+
+    seed: int = 1234
+    """Decides initial weights, data order and dropout."""
+    run: RunConfig = field(default_factory=RunConfig)
+    data: data.DataConfig = MISSING
+    tokenizer: tokenizers.TokenizerConfig | None = None
+    model: models.ModelConfig | None = None
+    task: tasks.TaskConfig = MISSING
+    optimizer: optim.OptimizerConfig | None = None
+    scheduler: optim.SchedulerConfig | None = None
+    trainer: training.TrainerConfig = field(default_factory=training.TrainerConfig)
+    callbacks: dict[str, training.CallbackConfig] = field(default_factory=dict)
+    checkpoint: training.CheckpointConfig = field(default_factory=training.CheckpointConfig)
+    logger: tracking.LoggerConfig = MISSING
+    evaluation: dict[str, evaluation.EvaluationConfig] = field(default_factory=dict)
+    launcher: launch.LauncherConfig = MISSING
+
+    def __post_init__(self) -> None:
+        if isinstance(self.task, tasks.CustomTaskConfig):
+            return
+        self._check_language_modeling()
+        self._check_batch_size()
+        self._check_monitors()
+
+    def _check_language_modeling(self) -> None:
+        for group in ("tokenizer", "model", "optimizer", "scheduler"):
+            if getattr(self, group) is None:
+                raise ConfigError(
+                    f"task={self.task.kind} needs a {group}, got {group}=null; choose one, e.g. {_EXAMPLES[group]}"
+                )
+        if not isinstance(self.data, data.CorpusConfig):
+            raise ConfigError(
+                f"task={self.task.kind} needs a corpus, got data={self.data.kind}; "
+                f"use data=text_files data.path=..., or task=custom with a LightningModule of your own"
+            )
+
+    def _check_batch_size(self) -> None:
+        """A step's sequences must divide evenly among processes and micro-batches."""
+        assert isinstance(self.data, data.CorpusConfig)
+        world, accumulate = self.trainer.world_size(), self.trainer.accumulate_grad_batches
+        if self.data.batch_size % (world * accumulate):
+            nearest = max(1, round(self.data.batch_size / (world * accumulate))) * world * accumulate
+            raise ConfigError(
+                f"data.batch_size ({self.data.batch_size}) is the sequences in an optimizer step and must be divisible "
+                f"by processes x micro-batches ({world} x trainer.accumulate_grad_batches={accumulate}); "
+                f"try data.batch_size={nearest}"
+            )
+
+    def _check_monitors(self) -> None:
+        known = self.task.monitors()
+        watched = {"checkpoint.monitor": self.checkpoint.monitor}
+        for name, callback in self.callbacks.items():
+            if isinstance(callback, training.EarlyStoppingConfig):
+                watched[f"callbacks.{name}.monitor"] = callback.monitor
+        for key, monitor in watched.items():
+            if known is not None and monitor not in known:
+                raise ConfigError(
+                    f"{key} is {monitor!r}, which task={self.task.kind} doesn't log; "
+                    f"expected one of {', '.join(known)}{did_you_mean(monitor, known)}"
+                )
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    """`lmexp evaluate`: measure a run's model again, on any device and split."""
+
+    run: str = ""
+    """Folder of the run."""
+    checkpoint: str = "best"
+    """best, latest, or the number of a step."""
+    seed: int = 0
+    """Decides the resampling of the intervals."""
+    trainer: training.HardwareConfig = field(default_factory=training.HardwareConfig)
+    evaluation: dict[str, evaluation.EvaluationConfig] = field(default_factory=dict)
+    launcher: launch.LauncherConfig = MISSING
+
+    def __post_init__(self) -> None:
+        _check_run_and_checkpoint("evaluate", self.run, self.checkpoint)
+        if not self.evaluation:
+            raise ConfigError("evaluation is empty; choose some, e.g. evaluation=[perplexity,baselines]")
+
+
+@dataclass(kw_only=True, slots=True)
+class GenerateConfig:
+    """`lmexp generate`: sample text from a run's model."""
+
+    run: str = ""
+    """Folder of the run."""
+    checkpoint: str = "best"
+    """best, latest, or the number of a step."""
+    prompt: str = ""
+    """Text to go on from; empty starts a new document."""
+    n_samples: int = 1
+    """Number of texts."""
+    max_new_tokens: int = 200
+    """Longest continuation, in tokens."""
+    temperature: float = 0.8
+    """Divides the logits; 0 always takes the likeliest token."""
+    top_k: int | None = 50
+    """Sample among the k likeliest tokens; null is all of them."""
+    top_p: float | None = None
+    """Sample among the likeliest tokens that hold this share of the probability; null is all of them."""
+    seed: int = 0
+    """Same seed, same text."""
+    accelerator: str = "auto"
+    """cpu, cuda, or auto: CUDA where there is a device."""
+
+    def __post_init__(self) -> None:
+        _check_run_and_checkpoint("generate", self.run, self.checkpoint)
+        one_of("accelerator", self.accelerator, training.ACCELERATORS)
+        for name, least in (("n_samples", 1), ("max_new_tokens", 1), ("temperature", 0), ("top_k", 1)):
+            at_least(name, getattr(self, name), least)
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p}; expected a share above 0 and up to 1, or null")
+
+
+COMMANDS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "generate": GenerateConfig}
+"""Command -> its root schema; conf/<command>.yaml is composed into it."""
+
+_EXAMPLES = {
+    "tokenizer": "tokenizer=bpe",
+    "model": "model=gpt_tiny",
+    "optimizer": "optimizer=adamw",
+    "scheduler": "scheduler=cosine",
+}
+
+
+def _check_run_and_checkpoint(command: str, run: str, checkpoint: str) -> None:
+    if not run:
+        raise ConfigError(f"run is not set; say which: lmexp {command} run=outputs/<experiment>/<run id>")
+    if checkpoint not in ("best", "latest") and not checkpoint.isdigit():
+        raise ConfigError(f"checkpoint is {checkpoint!r}; expected best, latest or the number of a step")

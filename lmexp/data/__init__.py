@@ -1,0 +1,1 @@
+"""Data: from documents to a memory-mapped token cache to the batches of each optimizer step."""

@@ -1,0 +1,1 @@
+"""Evaluations: a model and text in, rows of a report card out."""

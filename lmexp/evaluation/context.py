@@ -1,0 +1,88 @@
+"""What an evaluation is given: a model, text, and this process's share of the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import distributed, nn
+
+from lmexp.errors import DataError
+from lmexp.evaluation.sums import ClusterSums
+
+if TYPE_CHECKING:
+    from lmexp.data.cache import TokenCache, TokenSplit
+
+T = TypeVar("T")
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluationContext:
+    """The inputs of every evaluation, the same on all processes but for rank."""
+
+    model: nn.Module
+    """Maps tokens (batch, seq) to logits (batch, seq, vocab)."""
+    cache: TokenCache | None
+    """The tokenized corpus; None where the user's own data module has none."""
+    sequence_length: int
+    """Tokens in a window."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where the model is."""
+    dtype_context: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Makes the context manager (autocast) of forward passes."""
+    rank: int = 0
+    """This process among world_size."""
+    world_size: int = 1
+    """Processes that share the work."""
+    seed: int = 0
+    """Seed of resampling."""
+    progress: Callable[[str, int, int], None] = _silent
+    """Called with what is being done, how many parts are done, and of how many."""
+    results: dict[str, ClusterSums] = field(default_factory=dict)
+    """Sums left by evaluations that ran before, as "perplexity/test", for later ones to compare with."""
+
+    def gather(self, value: T) -> list[T]:
+        """value of every process, in order of rank. All processes must call this."""
+        if self.world_size == 1:
+            return [value]
+        gathered: list[T | None] = [None] * self.world_size
+        distributed.all_gather_object(gathered, value)
+        return gathered  # type: ignore[return-value]  # every entry is filled
+
+    def choose_split(self, wanted: str) -> tuple[str, TokenSplit]:
+        """The split to score and its name: wanted, or validation where the corpus has no test split.
+
+        DataError, with the reason, where there is neither.
+        """
+        if self.cache is None:
+            raise DataError("the data module has no token cache; evaluate it with evaluation.kind=custom")
+        for name in (wanted, "validation") if wanted == "test" else (wanted,):
+            split = self.cache.splits.get(name)
+            if split is not None and split.n_tokens > 1:
+                return name, split
+        key = "test" if wanted == "test" else "validation"
+        raise DataError(f"the corpus has no {wanted} split; raise data.{key}_fraction or give more text")
+
+
+def split_note(wanted: str, chosen: str) -> str:
+    """What a definition adds where another split than the wanted one was scored."""
+    return "" if wanted == chosen else f"; on {chosen}, since the corpus has no {wanted} split"
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout and the like off, and back on afterwards only where they were on."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,47 @@
+"""Runs the evaluations of a config one after another on one model."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from lmexp.errors import ConfigError
+from lmexp.evaluation.config import EvaluationConfig
+from lmexp.evaluation.context import EvaluationContext, evaluation_mode
+from lmexp.evaluation.row import Row
+
+
+@runtime_checkable
+class Evaluation(Protocol):
+    """What an EvaluationConfig builds. With `runs_last = True` it reads the results of the others."""
+
+    def run(self, context: EvaluationContext) -> list[Row]:
+        """Rows of the report card, the same on every process. All processes call this together."""
+        ...
+
+
+def run_evaluations(configs: dict[str, EvaluationConfig], context: EvaluationContext) -> list[Row]:
+    """The rows of all evaluations, in the order of configs."""
+    evaluations = {name: _build(name, config) for name, config in configs.items()}
+    rows: dict[str, list[Row]] = {}
+    with evaluation_mode(context.model):
+        for name in sorted(evaluations, key=lambda name: getattr(evaluations[name], "runs_last", False)):
+            rows[name] = _check_rows(name, evaluations[name].run(context))
+    return [row for name in configs for row in rows[name]]
+
+
+def _build(name: str, config: EvaluationConfig) -> Evaluation:
+    evaluation: object = config.build()
+    if not isinstance(evaluation, Evaluation):
+        raise ConfigError(
+            f"evaluation.{name} is a {type(evaluation).__qualname__}, which has no run; "
+            f"expected a class with run(self, context) that returns a list of lmexp.evaluation.row.Row"
+        )
+    return evaluation
+
+
+def _check_rows(name: str, rows: object) -> list[Row]:
+    if not isinstance(rows, list) or not all(isinstance(row, Row) for row in rows):
+        raise ConfigError(
+            f"evaluation.{name}: run(context) returned {repr(rows)[:80]}; expected a list of lmexp.evaluation.row.Row"
+        )
+    return rows

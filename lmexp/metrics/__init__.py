@@ -1,0 +1,1 @@
+"""Metrics: pure functions, and thin torchmetrics classes that keep sums and counts."""

@@ -1,0 +1,93 @@
+"""A decoder-only transformer: GPT-2 (Radford et al. 2019), Llama (arXiv:2302.13971) and what lies between.
+
+With learned positions, LayerNorm, GELU and tied embeddings it computes what nanoGPT's model.py computes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor, nn
+
+from lmexp.models.config import GPTConfig
+from lmexp.models.layers.attention import CausalSelfAttention
+from lmexp.models.layers.block import Block
+from lmexp.models.layers.feed_forward import make_feed_forward
+from lmexp.models.layers.norm import make_norm
+from lmexp.models.layers.rotary import Rotary
+
+
+class GPT(nn.Module):
+    """Token ids to the logits of each next token."""
+
+    def __init__(self, config: GPTConfig, *, vocab_size: int, sequence_length: int) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.max_sequence_length = sequence_length
+        self.token_embedding = nn.Embedding(vocab_size, config.d_model)
+        learned = config.positions == "learned"
+        self.position_embedding = nn.Embedding(sequence_length, config.d_model) if learned else None
+        self.rotary = None if learned else Rotary(config.d_head, sequence_length, base=config.rotary_base)
+        self.embedding_dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(_block(config) for _ in range(config.n_layer))
+        self.final_norm = make_norm(config.norm, config.d_model, bias=config.bias)
+        self.head = None if config.tie_embeddings else nn.Linear(config.d_model, vocab_size, bias=False)
+        self._initialize(config)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(vocab, d_model) output matrix: logits = hidden @ head_weight.T."""
+        return self.token_embedding.weight if self.head is None else self.head.weight
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """tokens (batch, seq) -> (batch, seq, d_model): all but the head, so that a loss can go by chunks."""
+        seq = tokens.shape[1]
+        if seq > self.max_sequence_length:
+            raise ValueError(
+                f"tokens has {seq} positions, but this model takes {self.max_sequence_length} at most (the "
+                f"data.sequence_length it was built with); give it fewer"
+            )
+        x = self.token_embedding(tokens)  # (batch, seq, d_model)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding.weight[:seq]
+        rotation = None if self.rotary is None else self.rotary(seq)
+        x = self.embedding_dropout(x)
+        for block in self.blocks:
+            x = block(x, rotation)
+        normed: Tensor = self.final_norm(x)
+        return normed
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (batch, seq) -> logits (batch, seq, vocab)."""
+        return F.linear(self.hidden(tokens), self.head_weight)
+
+    def _initialize(self, config: GPTConfig) -> None:
+        """GPT-2's: normal weights, zero biases; the 2 * n_layer projections that add to the residual stream
+        are scaled down so that the stream starts with the same variance at any depth."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                residual = name.endswith((".attention.output", ".feed_forward.down"))
+                scale = 1 / math.sqrt(2 * config.n_layer) if residual else 1.0
+                nn.init.normal_(module.weight, std=config.init_std * scale)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _block(config: GPTConfig) -> Block:
+    bias, dropout = config.bias, config.dropout
+    return Block(
+        attention_norm=make_norm(config.norm, config.d_model, bias=bias),
+        attention=CausalSelfAttention(
+            config.d_model,
+            config.n_head,
+            n_kv_head=config.kv_heads,
+            bias=bias,
+            dropout=dropout,
+            qk_norm=config.qk_norm,
+        ),
+        feed_forward_norm=make_norm(config.norm, config.d_model, bias=bias),
+        feed_forward=make_feed_forward(
+            config.activation, config.d_model, config.feed_forward_width, bias=bias, dropout=dropout
+        ),
+    )

@@ -1,0 +1,1 @@
+"""The parts models are made of. They take plain arguments, never a model's config."""

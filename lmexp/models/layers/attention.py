@@ -1,0 +1,44 @@
+"""Causal self-attention: multi-head (arXiv:1706.03762) or grouped-query (arXiv:2305.13245)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor, nn
+
+from lmexp.models.layers.norm import RMSNorm
+from lmexp.models.layers.rotary import Rotation, rotate
+
+
+class CausalSelfAttention(nn.Module):
+    """Every position gathers from itself and the positions before it."""
+
+    def __init__(self, d_model: int, n_head: int, *, n_kv_head: int, bias: bool, dropout: float, qk_norm: bool) -> None:
+        super().__init__()
+        self.n_head, self.n_kv_head, self.d_head = n_head, n_kv_head, d_model // n_head
+        self.dropout = dropout
+        self.qkv = nn.Linear(d_model, (n_head + 2 * n_kv_head) * self.d_head, bias=bias)
+        self.output = nn.Linear(d_model, d_model, bias=bias)
+        self.q_norm = RMSNorm(self.d_head) if qk_norm else None
+        self.k_norm = RMSNorm(self.d_head) if qk_norm else None
+        self.residual_dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
+        """(batch, seq, d_model) -> (batch, seq, d_model)."""
+        batch, seq, d_model = x.shape
+        qkv = self.qkv(x).view(batch, seq, -1, self.d_head).transpose(1, 2)  # (batch, heads, seq, d_head)
+        q, k, v = qkv.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        gathered = F.scaled_dot_product_attention(
+            q.to(v.dtype),  # under autocast the norms give fp32
+            k.to(v.dtype),
+            v,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=True,
+            enable_gqa=self.n_kv_head != self.n_head,
+        )  # (batch, n_head, seq, d_head)
+        merged = gathered.transpose(1, 2).reshape(batch, seq, d_model)
+        mixed: Tensor = self.residual_dropout(self.output(merged))
+        return mixed

@@ -1,0 +1,32 @@
+"""Where the configs are, and the names of the files in a run folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+
+# The wheel carries conf/ inside the package; a checkout has it beside the package.
+CONF_DIR = PACKAGE_DIR / "conf" if (PACKAGE_DIR / "conf").is_dir() else PACKAGE_DIR.parent / "conf"
+
+RUN_JSON = "run.json"
+CONFIG_YAML = "config.yaml"
+STATE_JSON = "state.json"
+RECEIPT_JSON = "receipt.json"
+METRICS_JSONL = "metrics.jsonl"
+TIMINGS_JSONL = "timings.jsonl"
+DISCARDED_JSONL = "discarded.jsonl"
+TOKENIZER_JSON = "tokenizer.json"
+LOCK = "lock"
+CHECKPOINTS_DIR = "checkpoints"
+LOGS_DIR = "logs"
+EVALUATION_DIR = "evaluation"
+SUMMARY_JSON = "summary.json"
+GENERATED_JSON = "generated.json"
+REPORT_HTML = "report.html"
+
+
+def default_root() -> str:
+    """Folder for all runs: LMEXP_OUTPUTS, or outputs/ below where the command is typed."""
+    return os.environ.get("LMEXP_OUTPUTS") or "outputs"

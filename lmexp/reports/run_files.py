@@ -1,0 +1,114 @@
+"""Reads a run folder for a report.
+
+A run may be unfinished, failed or of the user's own making: what is missing is said, and the rest is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lmexp import paths
+from lmexp.errors import LmexpError, RunError
+from lmexp.evaluation.row import Summary, read_summary
+from lmexp.runs.folder import State, read_state, state_now
+from lmexp.tracking.rows import read_rows
+
+T = TypeVar("T")
+JsonObject = dict[str, Any]
+
+
+@dataclass(slots=True)
+class RunFiles:
+    """What a run folder holds. A part that can't be shown is None or empty, and `missing` says why."""
+
+    run: JsonObject = field(default_factory=dict)
+    state: State | None = None
+    state_now: str = "unknown"
+    metrics: list[JsonObject] = field(default_factory=list)
+    timings: list[JsonObject] = field(default_factory=list)
+    summary: Summary | None = None
+    samples: list[JsonObject] = field(default_factory=list)
+    config: str = ""
+    receipt: JsonObject = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    """Part -> why it can't be shown."""
+
+    def take(self, part: str, read: Callable[[], T], otherwise: T) -> T:
+        """What read yields; otherwise a note in `missing`."""
+        try:
+            return read()
+        except FileNotFoundError as error:
+            self.missing[part] = f"there is no {Path(error.filename).name}"
+        except (LmexpError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.missing[part] = f"it can't be read: {error}"
+        return otherwise
+
+
+def read_run(run_dir: Path) -> RunFiles:
+    """All that a report shows. RunError if run_dir is no run folder."""
+    if not (run_dir / paths.RUN_JSON).is_file() and not (run_dir / paths.STATE_JSON).is_file():
+        raise RunError(
+            f"{run_dir}: expected a run folder with {paths.RUN_JSON} or {paths.STATE_JSON}, found "
+            f"{'neither' if run_dir.is_dir() else 'no such folder'}; see the runs there are with lmexp runs"
+        )
+    evaluation = run_dir / paths.EVALUATION_DIR
+    files = RunFiles()
+    files.run = files.take("run", lambda: _json(run_dir / paths.RUN_JSON, "lmexp.run"), {})
+    files.state = files.take("state", lambda: read_state(run_dir), None)
+    files.state_now = files.take("state", lambda: state_now(run_dir), "unknown")
+    files.metrics = files.take("metrics", lambda: _rows(run_dir / paths.METRICS_JSONL), [])
+    files.timings = files.take("timings", lambda: _rows(run_dir / paths.TIMINGS_JSONL), [])
+    if (evaluation / paths.SUMMARY_JSON).is_file():
+        files.summary = files.take("evaluation", lambda: read_summary(evaluation / paths.SUMMARY_JSON), None)
+    else:
+        files.missing["evaluation"] = "the run has not been evaluated"
+    files.samples = files.take("samples", lambda: _samples(evaluation / paths.GENERATED_JSON), [])
+    files.config = files.take("config", lambda: (run_dir / paths.CONFIG_YAML).read_text("utf-8"), "")
+    files.receipt = files.take("receipt", lambda: _json(run_dir / paths.RECEIPT_JSON), {})
+    return files
+
+
+def points(rows: list[JsonObject], key: str) -> list[tuple[float, float]]:
+    """(step, value) of rows that have both as numbers, in order of step; of equal steps the last counts."""
+    by_step = {
+        float(row["step"]): float(row[key]) for row in rows if _is_number(row.get("step")) and _is_number(row.get(key))
+    }
+    return sorted(by_step.items())
+
+
+def numeric_keys(rows: list[JsonObject]) -> list[str]:
+    """Keys that hold a number in some row, in order of first appearance."""
+    return list(dict.fromkeys(key for row in rows for key, value in row.items() if _is_number(value)))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _rows(path: Path) -> list[JsonObject]:
+    if not path.is_file():
+        raise FileNotFoundError(2, "no such file", str(path))
+    return list(read_rows(path))
+
+
+def _json(path: Path, expected_format: str | None = None) -> JsonObject:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a JSON object, got {type(content).__name__}")
+    if expected_format and (content.get("format"), content.get("version")) != (expected_format, 1):
+        raise ValueError(
+            f"expected format {expected_format} version 1, "
+            f"got {content.get('format')!r} version {content.get('version')!r}"
+        )
+    return content
+
+
+def _samples(path: Path) -> list[JsonObject]:
+    samples = _json(path, "lmexp.generated")["samples"]
+    if not isinstance(samples, list) or not all(isinstance(sample, dict) for sample in samples):
+        raise ValueError("expected samples to be a list of objects")
+    return samples

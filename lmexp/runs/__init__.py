@@ -1,0 +1,1 @@
+"""Runs: their folders, and creating, executing, resuming, loading and listing them."""

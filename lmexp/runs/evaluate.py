@@ -1,0 +1,171 @@
+"""Evaluate a run's checkpoint: after training, or on request (`lmexp evaluate`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lmexp.config.freeze import read_record
+from lmexp.data.config import CorpusConfig
+from lmexp.evaluation.context import EvaluationContext
+from lmexp.evaluation.row import Row, write_summary
+from lmexp.evaluation.runner import run_evaluations
+from lmexp.files import write_atomically
+from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, GENERATED_JSON, SUMMARY_JSON
+from lmexp.runs.load import LoadedModel, load
+from lmexp.runs.ranks import Ranks
+from lmexp.tasks.config import CustomTaskConfig
+from lmexp.training import checkpoints
+from lmexp.training.config import HardwareConfig
+from lmexp.training.trainer import accelerator
+
+if TYPE_CHECKING:
+    from lmexp.config.schema import EvaluateConfig, TrainConfig
+    from lmexp.data.cache import TokenCache
+
+Say = Callable[[str], None]
+
+N_SAMPLES = 3
+SAMPLE_TOKENS = 200
+
+
+def evaluate_after_training(
+    run_dir: Path, config: TrainConfig, cache: TokenCache | None, ranks: Ranks, say: Say
+) -> list[Row]:
+    """Every evaluation of the config on the best checkpoint; evaluation/summary.json and some generated text."""
+    device = choose_device(config.trainer, ranks)
+    if isinstance(config.task, CustomTaskConfig):
+        return _evaluate_custom(run_dir, config, cache, ranks, device, say)
+    loaded = load(run_dir, device=device)
+    say(f"evaluating step {loaded.step}: {', '.join(config.evaluation) or 'nothing'}")
+    context = _context(loaded, config.trainer, cache, ranks, device)
+    rows = run_evaluations(config.evaluation, context)
+    if ranks.is_first:
+        write_summary(run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=loaded.checkpoint.name)
+        _write_generated(run_dir, loaded)
+        say(as_text(rows))
+    return rows
+
+
+def evaluate_request(run_dir: Path, config: EvaluateConfig, ranks: Ranks, say: Say, *, name: str) -> list[Row]:
+    """What `lmexp evaluate` asks for; rows go to evaluation/<name>.json, the run's own summary stays."""
+    record = read_record(run_dir)
+    device = choose_device(config.trainer, ranks)
+    loaded = load(run_dir, checkpoint=config.checkpoint, device=device)
+    from lmexp.runs.start import prepare_data
+
+    cache = prepare_data(record.config, say)
+    context = _context(loaded, config.trainer, cache, ranks, device, seed=config.seed)
+    rows = run_evaluations(config.evaluation, context)
+    if ranks.is_first:
+        path = run_dir / EVALUATION_DIR / f"{name}.json"
+        write_summary(path, rows, checkpoint=loaded.checkpoint.name)
+        say(f"{run_dir} at step {loaded.step}")
+        say(as_text(rows))
+        say(f"rows: {path}")
+    return rows
+
+
+def choose_device(settings: HardwareConfig, ranks: Ranks) -> torch.device:
+    """The device of this process; joins the process group where there are several."""
+    ranks.connect()
+    if accelerator(settings.accelerator) == "cpu":
+        return torch.device("cpu")
+    index = settings.devices[0] if isinstance(settings.devices, list) else ranks.rank % settings.device_count()
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
+    return device
+
+
+def as_text(rows: list[Row]) -> str:
+    """A table for the terminal."""
+    from rich.console import Console
+
+    from lmexp.evaluation.row import text_table
+
+    console = Console(width=120, force_terminal=False, no_color=True)
+    with console.capture() as captured:
+        console.print(text_table(rows))
+    return captured.get().rstrip()
+
+
+def _context(
+    loaded: LoadedModel,
+    settings: HardwareConfig,
+    cache: TokenCache | None,
+    ranks: Ranks,
+    device: torch.device,
+    *,
+    seed: int = 0,
+) -> EvaluationContext:
+    assert isinstance(loaded.config.data, CorpusConfig)
+    if settings.precision in ("64-true", "bf16-true"):
+        loaded.model.to(torch.float64 if settings.precision == "64-true" else torch.bfloat16)
+    return EvaluationContext(
+        model=loaded.model,
+        cache=cache,
+        sequence_length=loaded.config.data.sequence_length,
+        device=device,
+        dtype_context=_autocast(settings.precision, device),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        seed=seed,
+    )
+
+
+def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    if precision not in types:
+        return nullcontext
+    return lambda: torch.autocast(device.type, dtype=types[precision])
+
+
+def _evaluate_custom(
+    run_dir: Path, config: TrainConfig, cache: TokenCache | None, ranks: Ranks, device: torch.device, say: Say
+) -> list[Row]:
+    """The user's evaluations on the user's LightningModule; an empty summary where there are none."""
+    rows: list[Row] = []
+    folder = checkpoints.find(run_dir / CHECKPOINTS_DIR, "best")
+    if config.evaluation:
+        from lmexp.training.trainer import build
+
+        module = build(config, cache).module
+        prefix = checkpoints.read_manifest(folder).prefix
+        module.load_state_dict({f"{prefix}{k}": v for k, v in checkpoints.load_weights(folder).items()})
+        length = config.data.sequence_length if isinstance(config.data, CorpusConfig) else 0
+        context = EvaluationContext(
+            model=module.to(device).eval(),
+            cache=cache,
+            sequence_length=length,
+            device=device,
+            dtype_context=_autocast(config.trainer.precision, device),
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+        )
+        rows = run_evaluations(config.evaluation, context)
+    if ranks.is_first:
+        write_summary(run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=folder.name)
+        if rows:
+            say(as_text(rows))
+    return rows
+
+
+def _write_generated(run_dir: Path, loaded: LoadedModel) -> None:
+    """A few texts from scratch, to look at."""
+    temperature = 0.8
+    samples: list[dict[str, Any]] = [
+        {
+            "prompt": "",
+            "text": loaded.generate("", seed=seed, max_new_tokens=SAMPLE_TOKENS, temperature=temperature),
+            "seed": seed,
+            "temperature": temperature,
+        }
+        for seed in range(N_SAMPLES)
+    ]
+    body = {"format": "lmexp.generated", "version": 1, "samples": samples}
+    write_atomically(run_dir / EVALUATION_DIR / GENERATED_JSON, json.dumps(body, indent=2, ensure_ascii=False) + "\n")

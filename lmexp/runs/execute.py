@@ -1,0 +1,158 @@
+"""Execute a run from its folder alone: train (or go on), evaluate, generate, report. Every rank runs this."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmexp import __version__
+from lmexp.config.freeze import RunRecord, plain_config, read_record, to_config
+from lmexp.errors import LmexpError, Stopped
+from lmexp.paths import CHECKPOINTS_DIR, CONFIG_YAML, LOGS_DIR, RECEIPT_JSON, STATE_JSON
+from lmexp.runs import folder
+from lmexp.runs.ranks import Ranks
+
+if TYPE_CHECKING:
+    from lmexp.data.cache import TokenCache
+    from lmexp.tracking.tracker import Tracker
+
+
+def execute(run_dir: Path) -> None:
+    """Bring the run to its end. Raises what went wrong, Stopped or KeyboardInterrupt, after state.json says so."""
+    ranks = Ranks.from_environment()
+    with folder.lock(run_dir) if ranks.is_first else nullcontext(), rank_log(run_dir, ranks.rank) as note:
+        try:
+            _execute(run_dir, ranks, note)
+        except Stopped as stopped:
+            _write_state(run_dir, ranks, stopped.state, message=f"stopped at step {stopped.step}")
+            raise
+        except KeyboardInterrupt:
+            _write_state(run_dir, ranks, "interrupted", message="stopped before a checkpoint could be written")
+            raise
+        except BaseException as error:
+            note(traceback.format_exc())
+            record_failure(run_dir, ranks.rank, error)
+            raise
+
+
+def _execute(run_dir: Path, ranks: Ranks, note: Callable[[str], None]) -> None:
+    record = read_record(run_dir)
+    before = folder.read_state(run_dir)
+
+    def say(message: str) -> None:
+        note(message)
+        if ranks.is_first:
+            print(message, flush=True)
+
+    from lmexp.runs.start import prepare_data
+
+    phase = before.phase
+    _write_state(run_dir, ranks, "running", phase=phase)
+    cache = prepare_data(record.config, note)
+    tracker = _start_tracking(run_dir, record, cache, ranks, say)
+    exit_code = 1
+    try:
+        if phase == "training":
+            from lmexp.training.trainer import fit
+
+            fit(record.config, run_dir, cache, tracker, rank=ranks.rank, say=say)
+            ranks.barrier()
+            _write_state(run_dir, ranks, "running", phase="evaluating")
+        from lmexp.runs.evaluate import evaluate_after_training
+
+        rows = evaluate_after_training(run_dir, record.config, cache, ranks, say)
+        if tracker is not None:
+            tracker.summary({f"{r.split}/{r.name}": r.estimate for r in rows if r.estimate is not None})
+        exit_code = 0
+    finally:
+        if tracker is not None:
+            tracker.close(exit_code)
+    if ranks.is_first:
+        from lmexp.training.checkpoint_io import keep_at_end
+
+        keep_at_end(run_dir / CHECKPOINTS_DIR, record.config.checkpoint.keep)
+        folder.write_state(run_dir, "done", phase="evaluating")
+        from lmexp.reports.run_report import write_report
+
+        print(f"report: {_shown(write_report(run_dir))}", flush=True)
+    ranks.barrier()
+
+
+def _start_tracking(
+    run_dir: Path, record: RunRecord, cache: TokenCache | None, ranks: Ranks, say: Callable[[str], None]
+) -> Tracker | None:
+    """On rank 0: clear what a killed process left, cut the rows back to the checkpoint, and open the tracker."""
+    if not ranks.is_first:
+        ranks.barrier()
+        return None
+    import yaml
+
+    from lmexp.tracking.receipt import receipt, write_receipt
+    from lmexp.tracking.tracker import cut_back_run
+    from lmexp.training import checkpoints
+
+    root = run_dir / CHECKPOINTS_DIR
+    checkpoints.remove_unfinished(root)
+    resumed = checkpoints.latest(root, warn=say)
+    cut_back_run(run_dir, None if resumed is None else checkpoints.read_manifest(resumed).step)
+    facts: dict[str, Any] = {
+        "run_id": record.run_id,
+        "lmexp": __version__,
+        "data_fingerprint": cache.fingerprint if cache is not None else None,
+        "exact_data_order": cache is not None or "not guaranteed: the data module is the user's",
+        "deterministic": record.config.trainer.deterministic,
+    }
+    write_receipt(run_dir / RECEIPT_JSON, receipt(facts, folder=Path(record.cwd)))
+    plain = yaml.safe_load((run_dir / CONFIG_YAML).read_text(encoding="utf-8"))
+    tracker: Tracker = record.config.logger.build(
+        run_dir, run_id=record.wandb_id, name=record.name, run_config=plain
+    )
+    ranks.barrier()
+    return tracker
+
+
+@contextmanager
+def rank_log(run_dir: Path, rank: int) -> Iterator[Callable[[str], None]]:
+    """logs/rank-N.log, and warnings of all libraries in it; yields a function that notes a line."""
+    import logging
+
+    path = run_dir / LOGS_DIR / f"rank-{rank}.log"
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logger = logging.getLogger("lmexp.run")
+    logger.setLevel(logging.INFO)
+    try:
+        yield logger.info
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def record_failure(run_dir: Path, rank: int, error: BaseException) -> None:
+    """state.json says failed, with the first failing rank and its error; later ones don't replace it."""
+    if not (run_dir / STATE_JSON).exists() or folder.read_state(run_dir).state == "failed":
+        return
+    described = str(error) if isinstance(error, LmexpError) else f"{type(error).__name__}: {error}"
+    message = f"rank {rank}: {described}"
+    folder.write_state(run_dir, "failed", phase=folder.read_state(run_dir).phase, message=message)
+
+
+def _write_state(run_dir: Path, ranks: Ranks, state: str, *, phase: str | None = None, message: str = "") -> None:
+    if ranks.is_first:
+        phase = phase or folder.read_state(run_dir).phase
+        folder.write_state(run_dir, state, phase=phase, message=message)
+
+
+def _shown(path: Path) -> Path:
+    """Relative to the current folder where that is shorter."""
+    relative = Path(os.path.relpath(path))
+    return path if str(relative).startswith("..") else relative

@@ -1,0 +1,62 @@
+"""A run's model as Python objects: `lmexp.load(path)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lmexp.config.freeze import read_record
+from lmexp.errors import RunError
+from lmexp.paths import CHECKPOINTS_DIR, TOKENIZER_JSON
+from lmexp.tasks.config import CustomTaskConfig
+from lmexp.tokenizers import base as tokenizers
+from lmexp.tokenizers.base import Tokenizer
+from lmexp.training import checkpoints
+from lmexp.training.trainer import build_model
+
+if TYPE_CHECKING:
+    from lmexp.config.schema import TrainConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class LoadedModel:
+    """A trained model with its tokenizer and config, in evaluation mode."""
+
+    model: torch.nn.Module
+    """tokens (batch, seq) -> logits (batch, seq, vocab)."""
+    tokenizer: Tokenizer
+    config: TrainConfig
+    step: int
+    """Optimizer step of the checkpoint."""
+    checkpoint: Path
+
+    def generate(self, prompt: str = "", *, seed: int = 0, **settings: Any) -> str:
+        """A continuation of prompt (without it). settings: max_new_tokens, temperature, top_k, top_p."""
+        return self.tokenizer.decode(self.stream(prompt, seed=seed, **settings))
+
+    def stream(self, prompt: str = "", *, seed: int = 0, **settings: Any) -> Iterator[int]:
+        """The continuation's tokens as they come."""
+        from lmexp.models.decoding import generate
+
+        tokens = self.tokenizer.encode(prompt) or [self.tokenizer.eos_id]
+        yield from generate(self.model, tokens, seed=seed, eos_id=self.tokenizer.eos_id, **settings)
+
+
+def load(path: str | Path, *, checkpoint: str = "best", device: str | torch.device = "cpu") -> LoadedModel:
+    """The model of a run folder. checkpoint: best, latest or a step. Reads safetensors only, never a pickle."""
+    run_dir = Path(path)
+    record = read_record(run_dir)
+    if isinstance(record.config.task, CustomTaskConfig):
+        raise RunError(f"{run_dir}: its task is a LightningModule of the user's; load that with your own code")
+    folder = checkpoints.find(run_dir / CHECKPOINTS_DIR, checkpoint)
+    tokenizer = tokenizers.load(run_dir / TOKENIZER_JSON)
+    model = build_model(record.config, tokenizer.vocab_size)
+    model.load_state_dict(checkpoints.load_weights(folder))
+    step = checkpoints.read_manifest(folder).step
+    return LoadedModel(
+        model=model.to(device).eval(), tokenizer=tokenizer, config=record.config, step=step, checkpoint=folder
+    )

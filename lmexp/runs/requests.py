@@ -1,0 +1,76 @@
+"""What a worker is asked to do: a run folder to execute, or a frozen request to evaluate.
+
+Request format "lmexp.evaluate", version 1: run (folder), name, config (EvaluateConfig with kinds).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from datetime import datetime
+from pathlib import Path
+
+from lmexp.config.compose import Composed
+from lmexp.config.freeze import plain_config, read_record, to_config
+from lmexp.errors import RunError
+from lmexp.files import write_atomically
+from lmexp.paths import EVALUATION_DIR
+
+FORMAT = "lmexp.evaluate"
+VERSION = 1
+
+
+def freeze_evaluation(composed: Composed) -> Path:
+    """Write the request into the run's evaluation folder."""
+    run_dir = Path(composed.config.run)
+    read_record(run_dir)
+    name = f"evaluate-{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    body = {
+        "format": FORMAT,
+        "version": VERSION,
+        "run": str(run_dir.absolute()),
+        "name": name,
+        "config": plain_config(composed.node),
+    }
+    path = run_dir / EVALUATION_DIR / f"{name}.request.json"
+    write_atomically(path, json.dumps(body, indent=2) + "\n")
+    return path
+
+
+def work(path: Path) -> None:
+    """Do what the run folder or the request says."""
+    path = path.absolute()
+    if path.is_dir():
+        from lmexp.runs.execute import execute
+
+        go_to(Path(read_record(path).cwd))
+        execute(path)
+    else:
+        _evaluate(path)
+
+
+def go_to(folder: Path) -> None:
+    """Stand where the command was typed, so that relative paths mean what they meant there."""
+    if folder.is_dir():
+        os.chdir(folder)
+
+
+def _evaluate(path: Path) -> None:
+    from lmexp.runs.evaluate import evaluate_request
+    from lmexp.runs.ranks import Ranks
+
+    body = json.loads(path.read_text(encoding="utf-8"))
+    if body.get("format") != FORMAT or body.get("version") != VERSION:
+        raise RunError(f"{path}: expected format {FORMAT}, version {VERSION}")
+    run_dir = Path(body["run"])
+    config = to_config("evaluate", body["config"])
+    ranks = Ranks.from_environment()
+    go_to(Path(read_record(run_dir).cwd))
+
+    def say(message: str) -> None:
+        if ranks.is_first:
+            print(message, flush=True)
+
+    evaluate_request(run_dir, config, ranks, say, name=body["name"])
+    ranks.barrier()

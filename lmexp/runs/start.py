@@ -1,0 +1,84 @@
+"""Make a run: check what only running code can check, prepare its data, create its folder and freeze run.json."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lmexp import __version__, plugins
+from lmexp.config.freeze import RunRecord, write_record
+from lmexp.data.config import CorpusConfig
+from lmexp.errors import ConfigError
+from lmexp.files import write_atomically
+from lmexp.paths import CONFIG_YAML, TOKENIZER_JSON, default_root
+from lmexp.redaction import redact, redact_text
+from lmexp.runs import folder
+from lmexp.tasks.config import CustomTaskConfig
+
+if TYPE_CHECKING:
+    from lmexp.config.schema import TrainConfig
+    from lmexp.data.cache import TokenCache
+
+
+def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say: Callable[[str], None]) -> Path:
+    """A new run folder, ready to be executed. What is wrong with the data is said before there is a folder.
+
+    plain: the config as run.json shall hold it; overrides: what was typed, for the record.
+    """
+    check_custom(config)
+    cache = prepare_data(config, say)
+    assert config.run.name is not None and config.run.folder is not None, "compose names the run"
+    run_dir = folder.create(Path(config.run.root or default_root()), config.run.folder, config.run.name)
+    record = RunRecord(
+        run_id=run_dir.name,
+        experiment=run_dir.parent.name,
+        name=config.run.name,
+        created=folder.now(),
+        lmexp=__version__,
+        cwd=str(Path.cwd()),
+        overrides=[redact_text(o) for o in overrides],
+        plugins=plugins.trusted(),
+        wandb_id=secrets.token_hex(4),
+        config=config,
+    )
+    write_record(run_dir, record, plain)
+    write_atomically(run_dir / CONFIG_YAML, yaml.safe_dump(redact(plain), sort_keys=False, allow_unicode=True))
+    if cache is not None:
+        cache.tokenizer.save(run_dir / TOKENIZER_JSON)
+    return run_dir
+
+
+def prepare_data(config: TrainConfig, say: Callable[[str], None]) -> TokenCache | None:
+    """The token cache of the config's corpus, made if need be; None for the user's own data."""
+    if not isinstance(config.data, CorpusConfig) or config.tokenizer is None:
+        return None
+    from lmexp.data.cache import prepare
+
+    cache_root = Path(config.data.cache_dir or Path(config.run.root or default_root()) / "cache")
+    return prepare(config.data, config.tokenizer, cache_root=cache_root, progress=say)
+
+
+def check_custom(config: TrainConfig) -> None:
+    """Resolve every custom node now, so that a wrong name fails here and not on a cluster; nothing is ignored silently."""
+    nodes = {
+        name: getattr(config, name) for name in ("data", "tokenizer", "model", "task", "optimizer", "scheduler")
+    }
+    nodes |= {f"callbacks.{name}": node for name, node in config.callbacks.items()}
+    nodes |= {f"evaluation.{name}": node for name, node in config.evaluation.items()}
+    for where, node in nodes.items():
+        if node is not None and node.kind == "custom":
+            plugins.resolve(where, node.target)
+    if not isinstance(config.task, CustomTaskConfig):
+        return
+    if config.trainer.max_tokens is not None and not isinstance(config.data, CorpusConfig):
+        raise ConfigError("trainer.max_tokens needs a corpus of lmexp; with data=custom use trainer.max_steps")
+    for group in ("model", "optimizer", "scheduler"):
+        if getattr(config, group) is not None and not plugins.takes("task", config.task.target, group):
+            raise ConfigError(
+                f"{group} is chosen, but {config.task.target} has no parameter {group!r} and would ignore it; "
+                f"add the parameter, or drop it with {group}=null"
+            )

@@ -1,0 +1,1 @@
+"""Tasks: LightningModules that say what a model is trained to do."""

@@ -1,0 +1,97 @@
+"""What every task of lmexp shares: optimizer, learning rate by step, clipping, and sums instead of means."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lmexp.optim.config import CustomSchedulerConfig, OptimizerConfig, SchedulerConfig
+
+if TYPE_CHECKING:
+    from lmexp.data.batch import Batch
+
+
+class Task(pl.LightningModule):
+    """A LightningModule whose every figure is a sum and a count, exact for any number of processes and micro-batches.
+
+    model: tokens (batch, seq) -> logits (batch, seq, vocab). The learning rate of optimizer step k is
+    optimizer.lr * scheduler.multiplier(k, total_steps), set before each step: nothing to save, nothing to drift.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: OptimizerConfig,
+        scheduler: SchedulerConfig,
+        total_steps: int,
+        gradient_clip_val: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_config = optimizer
+        self.scheduler_config = scheduler
+        self.total_steps = total_steps
+        self.gradient_clip_val = gradient_clip_val
+        self.grad_norm: Tensor | None = None
+        """Norm of the last step's gradient before clipping."""
+        self.train_nats = torch.zeros((), dtype=torch.float64)
+        """Sum of the loss of this process since take_train_sums()."""
+        self.train_targets = 0
+        """Number of targets in that sum."""
+
+    @abstractmethod
+    def nats(self, batch: Batch) -> tuple[Tensor, int]:
+        """Sum of the losses of a batch's targets, with gradient, and their number."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        nats, n_targets = self.nats(batch)
+        self.train_nats += nats.detach()
+        self.train_targets += n_targets
+        # Lightning divides by the micro-batches and DDP by the processes: give both back, and divide once by all targets.
+        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return nats * (parts / batch.n_step_targets)
+
+    def take_train_sums(self) -> tuple[float, int]:
+        """Nats and targets of this process since the last call."""
+        sums = float(self.train_nats), self.train_targets
+        self.train_nats.zero_()
+        self.train_targets = 0
+        return sums
+
+    def learning_rate(self) -> float:
+        """The learning rate of the last optimizer step."""
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer_config.build(self.model.named_parameters())
+        if isinstance(self.scheduler_config, CustomSchedulerConfig):
+            scheduler = self.scheduler_config.build(optimizer, self.total_steps)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        return optimizer
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        limit = float("inf") if self.gradient_clip_val is None else self.gradient_clip_val
+        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    def on_train_start(self) -> None:
+        self.train_nats = self.train_nats.to(self.device)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if isinstance(self.scheduler_config, CustomSchedulerConfig):
+            return
+        multiplier = self.scheduler_config.multiplier(self.trainer.global_step, self.total_steps)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = group["initial_lr"] * multiplier

@@ -1,0 +1,1 @@
+"""Training: Lightning's Trainer with typed configs, exact resume and measured truth."""

@@ -1,0 +1,41 @@
+"""Lightning's Logger interface over lmexp's tracker, so that `self.log` of any LightningModule ends in metrics.jsonl."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from lmexp.tracking.tracker import Tracker
+
+
+class TrackerLogger(Logger):
+    """Hands what Lightning logs to the tracker; rank 0 alone has one."""
+
+    def __init__(self, tracker: Tracker | None, run_dir: Path) -> None:
+        super().__init__()
+        self.tracker = tracker
+        self._run_dir = run_dir
+
+    @property
+    def name(self) -> str:
+        return self._run_dir.parent.name
+
+    @property
+    def version(self) -> str:
+        return self._run_dir.name
+
+    @property
+    def save_dir(self) -> str:
+        return str(self._run_dir)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if self.tracker is not None:
+            self.tracker.metrics(step or 0, {k: float(v) for k, v in metrics.items()})
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """run.json and the W&B config hold them already."""

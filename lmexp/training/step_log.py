@@ -1,0 +1,124 @@
+"""What training tells: metrics (the same on every machine and run) and timings, read from the device at log points only."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from lmexp.tasks.base import Task
+from lmexp.tracking.tracker import Tracker
+from lmexp.training.progress import Progress
+
+
+class StepLog(pl.Callback):
+    """Every n optimizer steps: train/loss over all tokens since the last time, learning rate, gradient norm, speed."""
+
+    def __init__(
+        self, tracker: Tracker | None, progress: Progress, *, every: int, total_steps: int | None, tokens_per_step: int | None
+    ) -> None:
+        self.tracker = tracker
+        self.progress = progress
+        self.every = every
+        self.total_steps = total_steps
+        self.tokens_per_step = tokens_per_step
+        self._seen_step = 0
+        self._logged_step = 0
+        self._since = 0.0
+        self._paused = 0.0
+        self._validation_started = 0.0
+        self._carried = (0.0, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums since the last log point, of all processes; every process takes part."""
+        return {"sums": list(self._carried), "logged_step": self._logged_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        nats, targets = state_dict["sums"]
+        self._carried = (nats, targets)
+        self._logged_step = state_dict["logged_step"]
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if isinstance(pl_module, Task):
+            self._collect(trainer, pl_module)
+            checkpoint["callbacks"][self.state_key] = self.state_dict()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._seen_step = trainer.global_step
+        self._since = time.perf_counter()
+        self.progress.start(trainer.global_step, self.total_steps)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == self._seen_step:  # a micro-batch inside an optimizer step
+            return
+        self._seen_step = step
+        if step % self.every == 0 or step == self.total_steps:
+            metrics = self._metrics(trainer, pl_module) if isinstance(pl_module, Task) else {}
+            timings = self._timings(step)
+            if self.tracker is not None:
+                if metrics:
+                    self.tracker.metrics(step, metrics)
+                self.tracker.timings(step, timings)
+            self.progress.step(step, metrics | timings)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds = time.perf_counter() - self._validation_started
+        self._paused += seconds
+        if self.tracker is not None:
+            self.tracker.timings(trainer.global_step, {"validation_seconds": seconds})
+        figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
+        self.progress.validated(trainer.global_step, figures)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.progress.stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.progress.stop()
+
+    def _collect(self, trainer: pl.Trainer, task: Task) -> None:
+        """Add the sums of all processes since the last call to those carried along."""
+        nats, targets = task.take_train_sums()
+        if trainer.world_size > 1:
+            both = torch.tensor([nats, float(targets)], dtype=torch.float64, device=task.device)
+            torch.distributed.all_reduce(both)
+            nats, targets = float(both[0]), int(both[1])
+        self._carried = (self._carried[0] + nats, self._carried[1] + targets)
+
+    def _metrics(self, trainer: pl.Trainer, task: Task) -> dict[str, float]:
+        self._collect(trainer, task)
+        nats, targets = self._carried
+        self._carried = (0.0, 0)
+        metrics = {"train/loss": nats / targets, "train/learning_rate": task.learning_rate()}
+        if task.grad_norm is not None:
+            metrics["train/grad_norm"] = float(task.grad_norm)
+        if self.tokens_per_step is not None:
+            metrics["train/tokens"] = trainer.global_step * self.tokens_per_step
+        return metrics
+
+    def _timings(self, step: int) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds = now - self._since - self._paused
+        steps = step - self._logged_step
+        self._since, self._paused, self._logged_step = now, 0.0, step
+        timings = {"seconds": seconds, "step_seconds": seconds / steps, "peak_memory_mb": peak_memory_mb()}
+        if self.tokens_per_step is not None:
+            timings["tokens_per_second"] = steps * self.tokens_per_step / seconds
+        return timings
+
+
+def peak_memory_mb() -> float:
+    """Most memory this process ever held: of the CUDA device where one is in use, else resident."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -1,0 +1,217 @@
+"""Build the module, the data and Lightning's Trainer from a config, and train."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+
+from lmexp import plugins
+from lmexp.data.config import CorpusConfig
+from lmexp.errors import ConfigError
+from lmexp.models.base import as_language_model
+from lmexp.paths import CHECKPOINTS_DIR
+from lmexp.tasks.config import CustomTaskConfig
+from lmexp.tracking.tracker import Tracker
+from lmexp.training import checkpoints, progress
+from lmexp.training.checkpoint_io import CheckpointWriter, FolderCheckpointIO
+from lmexp.training.config import HardwareConfig, TrainerConfig
+from lmexp.training.logger import TrackerLogger
+from lmexp.training.seeds import StepSeeds
+from lmexp.training.signals import StopRequest
+from lmexp.training.step_log import StepLog
+
+if TYPE_CHECKING:
+    from lmexp.config.schema import TrainConfig
+    from lmexp.data.cache import TokenCache
+
+
+@dataclass(kw_only=True, slots=True)
+class Parts:
+    """What is trained, on what, and for how long."""
+
+    module: pl.LightningModule
+    datamodule: pl.LightningDataModule
+    total_steps: int | None
+    """Optimizer steps; None where only max_epochs of the user's data module bounds them."""
+    tokens_per_step: int | None
+    """Training tokens in an optimizer step; None for the user's own data."""
+
+
+def build(config: TrainConfig, cache: TokenCache | None) -> Parts:
+    """The LightningModule and the LightningDataModule; initial weights depend on config.seed alone."""
+    pl.seed_everything(config.seed, verbose=False)
+    tokenizer = cache.tokenizer if cache is not None else _untrained_tokenizer(config)
+    if isinstance(config.data, CorpusConfig):
+        from lmexp.data.module import CorpusDataModule
+
+        assert cache is not None
+        datamodule: pl.LightningDataModule = CorpusDataModule(
+            cache, config.data, seed=config.seed, accumulate=config.trainer.accumulate_grad_batches
+        )
+        tokens_per_step = config.data.batch_size * config.data.sequence_length
+        total_steps = corpus_steps(config.trainer, config.data, cache)
+    else:
+        datamodule = config.data.build(tokenizer=tokenizer, seed=config.seed)
+        tokens_per_step, total_steps = None, config.trainer.max_steps
+    module = _module(config, tokenizer, total_steps)
+    return Parts(
+        module=module, datamodule=datamodule, total_steps=total_steps, tokens_per_step=tokens_per_step
+    )
+
+
+def corpus_steps(trainer: TrainerConfig, data: CorpusConfig, cache: TokenCache) -> int:
+    """Optimizer steps that max_steps, max_tokens or max_epochs ask for."""
+    if trainer.max_steps is not None:
+        return trainer.max_steps
+    if trainer.max_tokens is not None:
+        return math.ceil(trainer.max_tokens / (data.batch_size * data.sequence_length))
+    from lmexp.data.windows import TrainingWindows
+
+    assert trainer.max_epochs is not None
+    n_samples = TrainingWindows(cache.splits["train"], data.sequence_length, seed=0).n_samples
+    return max(1, trainer.max_epochs * n_samples // data.batch_size)
+
+
+def build_model(config: TrainConfig, vocab_size: int) -> torch.nn.Module:
+    """The model of a language-modeling config, with fresh weights."""
+    assert config.model is not None and isinstance(config.data, CorpusConfig)
+    model = config.model.build(vocab_size=vocab_size, sequence_length=config.data.sequence_length)
+    as_language_model(model)
+    return model
+
+
+def fit(
+    config: TrainConfig,
+    run_dir: Path,
+    cache: TokenCache | None,
+    tracker: Tracker | None,
+    *,
+    rank: int,
+    say: Callable[[str], None],
+) -> None:
+    """Train from the newest checkpoint, or from the start, to the end. Raises Stopped when a signal ended it."""
+    root = run_dir / CHECKPOINTS_DIR
+    parts = build(config, cache)
+    resumed = checkpoints.latest(root, warn=say)
+    trainer = _trainer(config, run_dir, parts, tracker, rank)
+    n_parameters = sum(p.numel() for p in parts.module.parameters() if p.requires_grad)
+    start = "" if resumed is None else f", going on from step {checkpoints.read_manifest(resumed).step}"
+    steps = f"{parts.total_steps:,} steps" if parts.total_steps else f"{config.trainer.max_epochs} epochs"
+    per_step = f" of {parts.tokens_per_step:,} tokens" if parts.tokens_per_step else ""
+    say(f"training {n_parameters:,} parameters for {steps}{per_step} ({config.trainer.precision}){start}")
+    trainer.fit(
+        parts.module, datamodule=parts.datamodule, ckpt_path=None if resumed is None else str(resumed), weights_only=True
+    )
+
+
+def _trainer(
+    config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker | None, rank: int
+) -> pl.Trainer:
+    settings = config.trainer
+    total_steps, custom = parts.total_steps, isinstance(config.task, CustomTaskConfig)
+    every = settings.val_every_n_steps if total_steps is None else min(settings.val_every_n_steps, total_steps)
+    log_every = config.logger.log_every_n_steps
+    callbacks = [
+        StepSeeds(config.seed),
+        StepLog(
+            tracker, progress.choose(rank), every=log_every, total_steps=total_steps, tokens_per_step=parts.tokens_per_step
+        ),
+        *(callback.build() for callback in config.callbacks.values()),
+        CheckpointWriter(run_dir / CHECKPOINTS_DIR, config.checkpoint, total_steps or -1, StopRequest()),
+    ]
+    return pl.Trainer(
+        **hardware(settings),
+        strategy="ddp" if settings.world_size() > 1 or settings.strategy == "ddp" else "auto",
+        max_steps=-1 if total_steps is None else total_steps,
+        max_epochs=-1 if total_steps is not None else settings.max_epochs,
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        gradient_clip_val=settings.gradient_clip_val if custom else None,  # lmexp's tasks clip by themselves
+        val_check_interval=every * settings.accumulate_grad_batches,
+        check_val_every_n_epoch=None,
+        limit_val_batches=settings.limit_val_batches,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        logger=TrackerLogger(tracker, run_dir),
+        log_every_n_steps=log_every,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=custom,
+        default_root_dir=str(run_dir),
+    )
+
+
+def hardware(settings: HardwareConfig) -> dict[str, Any]:
+    """The arguments of Lightning's Trainer that say where and in which precision."""
+    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    return {
+        "accelerator": accelerator(settings.accelerator),
+        "devices": settings.devices,
+        "num_nodes": settings.num_nodes,
+        "precision": settings.precision,
+        "deterministic": settings.deterministic,
+        # Chosen here, so that a Slurm allocation around us doesn't make Lightning take over signals and ranks.
+        "plugins": [FolderCheckpointIO(), TorchElasticEnvironment() if under_torchrun else LightningEnvironment()],
+    }
+
+
+def accelerator(wanted: str) -> str:
+    """cuda or cpu; auto is CUDA where there is a device."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ConfigError("accelerator is cuda, but torch finds no CUDA device; use accelerator=cpu or auto (`lmexp doctor` says more)")
+    return "cuda" if available and wanted != "cpu" else "cpu"
+
+
+def _module(config: TrainConfig, tokenizer: Any, total_steps: int | None) -> pl.LightningModule:
+    vocab_size = tokenizer.vocab_size if tokenizer is not None else None
+    if isinstance(config.task, CustomTaskConfig):
+        facts = _facts(config, tokenizer, total_steps)
+        module: pl.LightningModule = plugins.construct(
+            "task", config.task.target, config.task.args, base=pl.LightningModule, facts=facts
+        )
+        return module
+    from lmexp.tasks.language_modeling import LanguageModeling
+
+    assert vocab_size is not None and total_steps is not None
+    assert config.optimizer is not None and config.scheduler is not None
+    model = build_model(config, vocab_size)
+    if config.trainer.compile:
+        model.compile()
+    return LanguageModeling(
+        model,
+        optimizer=config.optimizer,
+        scheduler=config.scheduler,
+        total_steps=total_steps,
+        gradient_clip_val=config.trainer.gradient_clip_val,
+    )
+
+
+def _facts(config: TrainConfig, tokenizer: Any, total_steps: int | None) -> dict[str, Any]:
+    """What a LightningModule of the user's may ask for by parameter name."""
+    facts = {"tokenizer": tokenizer, "optimizer": config.optimizer, "scheduler": config.scheduler}
+    facts = {name: value for name, value in facts.items() if value is not None} | {"total_steps": total_steps}
+    if tokenizer is not None:
+        facts["vocab_size"] = tokenizer.vocab_size
+        if config.model is not None and isinstance(config.data, CorpusConfig):
+            facts["model"] = build_model(config, tokenizer.vocab_size)
+    return facts
+
+
+def _untrained_tokenizer(config: TrainConfig) -> Any:
+    """A tokenizer where there is no corpus to train one on: byte needs none."""
+    if config.tokenizer is None:
+        return None
+    if config.tokenizer.kind != "byte":
+        raise ConfigError(
+            f"tokenizer={config.tokenizer.kind} is trained on a corpus, and data={config.data.kind} gives none; "
+            f"use tokenizer=byte, or leave the tokenizer to your data module"
+        )
+    return config.tokenizer.train([])

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lmexp.evaluation.config import BaselinesConfig, PerplexityConfig
+from lmexp.evaluation.context import EvaluationContext
+from lmexp.evaluation.ngrams import count_pairs, fit_bigram, fit_unigram
+from lmexp.evaluation.row import Row
+from lmexp.evaluation.runner import run_evaluations
+from tests.evaluation.tiny import EOS, VOCAB, TinyModel, evaluate, make_cache, random_documents
+
+
+class DictionaryBigram:
+    """Witten-Bell with dictionaries, one pair at a time."""
+
+    def __init__(self, tokens: list[int], vocab_size: int) -> None:
+        self.counts = Counter(tokens)
+        self.n, self.vocab_size = len(tokens), vocab_size
+        self.after: dict[int, Counter[int]] = defaultdict(Counter)
+        for previous, token in pairwise(tokens):
+            self.after[previous][token] += 1
+
+    def unigram(self, token: int) -> float:
+        return (self.counts[token] + 1) / (self.n + self.vocab_size)
+
+    def bigram(self, previous: int, token: int) -> float:
+        after = self.after[previous]
+        if not after:
+            return self.unigram(token)
+        kinds, total = len(after), after.total()
+        return (after[token] + kinds * self.unigram(token)) / (total + kinds)
+
+
+def test_bigram_equals_the_dictionary_reference_for_every_pair() -> None:
+    tokens = np.random.default_rng(0).integers(0, 12, 60, dtype=np.uint16)
+    tokens = tokens[tokens != 5]  # a token that never occurs
+    reference = DictionaryBigram(tokens.tolist(), 13)
+    bigram = fit_bigram(tokens, 13)
+    previous, token = (grid.ravel() for grid in np.meshgrid(np.arange(13), np.arange(13), indexing="ij"))
+    expected = [reference.bigram(int(p), int(t)) for p, t in zip(previous, token, strict=True)]
+    np.testing.assert_allclose(bigram.probability(previous, token), expected, rtol=1e-14)
+
+
+def test_probabilities_sum_to_one_after_every_token() -> None:
+    tokens = np.random.default_rng(1).integers(0, 20, 200, dtype=np.uint8)
+    bigram = fit_bigram(tokens, 25)
+    previous, token = np.meshgrid(np.arange(25), np.arange(25), indexing="ij")
+    np.testing.assert_allclose(bigram.probability(previous, token).sum(axis=1), 1, rtol=1e-14)
+    assert fit_unigram(tokens, 25).probabilities.sum() == pytest.approx(1, rel=1e-14)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 64, 1000])
+@pytest.mark.parametrize("vocab_size", [8, 60_000])
+def test_counting_in_chunks_equals_counting_at_once(chunk: int, vocab_size: int) -> None:
+    tokens = np.random.default_rng(2).integers(0, 8, 500, dtype=np.uint16)
+    codes, counts = count_pairs(tokens, vocab_size, chunk=chunk)
+    expected = Counter(zip(tokens[:-1].tolist(), tokens[1:].tolist(), strict=True))
+    found = {(int(code) // vocab_size, int(code) % vocab_size): int(n) for code, n in zip(codes, counts, strict=True)}
+    assert found == dict(expected)
+    assert (np.diff(codes) > 0).all()
+    np.testing.assert_array_equal(
+        fit_unigram(tokens, vocab_size, chunk=chunk).probabilities, fit_unigram(tokens, vocab_size).probabilities
+    )
+
+
+def test_rows_equal_the_reference_on_the_targets_of_perplexity(tmp_path: Path) -> None:
+    train, test = random_documents(50, 1), random_documents(30, 2)  # as in evaluate()
+    rows = {row.name: row for row in evaluate(tmp_path)}
+    reference = DictionaryBigram([t for document in train for t in document], VOCAB)
+    tokens = [t for document in test for t in document]
+    n_bytes = sum(t + 1 for t in tokens[1:] if t != EOS)
+    unigram = -sum(math.log2(reference.unigram(t)) for t in tokens[1:]) / n_bytes
+    bigram = -sum(math.log2(reference.bigram(p, t)) for p, t in pairwise(tokens)) / n_bytes
+    model = rows["perplexity/bits_per_byte"]
+    assert rows["baselines/unigram_bits_per_byte"].estimate == pytest.approx(unigram, rel=1e-12)
+    assert rows["baselines/bigram_bits_per_byte"].estimate == pytest.approx(bigram, rel=1e-12)
+    assert model.estimate is not None
+    lift = rows["baselines/lift_over_bigram"]
+    assert lift.estimate == pytest.approx(bigram - model.estimate, rel=1e-9)
+    assert lift.n == model.n
+    assert lift.method == "paired bootstrap over 30 documents, 1,000 resamples, seed 0"
+
+
+def test_lift_of_a_model_that_equals_the_baseline_is_zero_with_no_width(tmp_path: Path) -> None:
+    train = random_documents(50, 1)
+    unigram = fit_unigram(np.array([t for document in train for t in document]), VOCAB)
+
+    class AsUnigram(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return torch.from_numpy(np.log(unigram.probabilities)).expand(*tokens.shape, -1)
+
+    rows = {row.name: row for row in evaluate(tmp_path, model=AsUnigram())}
+    lift = rows["baselines/lift_over_unigram"]
+    baseline = rows["baselines/unigram_bits_per_byte"]
+    assert (lift.estimate, lift.low, lift.high) == pytest.approx((0, 0, 0), abs=1e-12)
+    assert baseline.low is not None
+    assert baseline.high is not None
+    assert baseline.high - baseline.low > 0.01  # so the pairing is what makes it narrow
+
+
+def test_baselines_follow_the_limit_of_perplexity(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path, {"train": random_documents(50, 1), "test": random_documents(30, 2)})
+    context = EvaluationContext(model=TinyModel(), cache=cache, sequence_length=7)
+    configs = {"a": BaselinesConfig(), "b": PerplexityConfig(max_tokens=100)}
+    rows = {row.name: row for row in run_evaluations(configs, context)}
+    assert rows["perplexity/loss"].n == 100
+    assert rows["baselines/lift_over_unigram"].n == rows["perplexity/bits_per_byte"].n
+    assert all(row.measured for row in rows.values())
+
+
+def test_without_perplexity_the_lift_says_what_to_ask_for(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path, {"train": random_documents(50, 1), "test": random_documents(30, 2)})
+    context = EvaluationContext(model=TinyModel(), cache=cache, sequence_length=7)
+    rows = {row.name: row for row in run_evaluations({"baselines": BaselinesConfig()}, context)}
+    assert rows["baselines/bigram_bits_per_byte"].measured
+    assert "evaluation=[perplexity,baselines]" in rows["baselines/lift_over_bigram"].status
+
+
+def test_text_without_bytes_is_said_to_be_unmeasured(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path, {"train": [[1, 2, 3]], "test": [[1, 2, 3]]}, token_bytes=[0] * VOCAB)
+    context = EvaluationContext(model=TinyModel(), cache=cache, sequence_length=7)
+    configs = {"perplexity": PerplexityConfig(), "baselines": BaselinesConfig()}
+    rows: list[Row] = [row for row in run_evaluations(configs, context) if "byte" in row.unit]
+    assert len(rows) == 5
+    assert all(row.status == "not measured: the scored tokens cover no bytes" for row in rows)
+
+
+def test_characters_of_tinyshakespeare_reach_the_published_bigram_loss(shared_data: Path) -> None:
+    """2.486 nats for a character bigram on nanoGPT's 90/10 split."""
+    text = (shared_data / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
+    _, tokens = np.unique(np.array(list(text)), return_inverse=True)
+    cut = int(0.9 * len(tokens))
+    bigram = fit_bigram(tokens[:cut], 65)
+    nats = -np.log(bigram.probability(tokens[cut:-1], tokens[cut + 1 :]))
+    assert nats.mean() == pytest.approx(2.486, abs=0.002)

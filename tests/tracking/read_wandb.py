@@ -1,0 +1,102 @@
+"""Reads offline .wandb files, to see what the mirror really wrote.
+
+A file is the 7 bytes b":W&B", u16 0xBEE1, u8 version, then records in blocks of 32 KiB, as LevelDB writes its
+log: u32 checksum, u16 length, u8 kind (1 whole, 2 first, 3 middle, 4 last part), payload. The payload is
+a protobuf Record.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+BLOCK = 32 * 1024
+HEADER = struct.Struct("<4sHB")
+PART = struct.Struct("<IHB")
+WHOLE, LAST = 1, 4
+
+
+@dataclass
+class OfflineRun:
+    """What one .wandb file holds."""
+
+    id: str = ""
+    project: str = ""
+    name: str = ""
+    group: str = ""
+    tags: list[str] = field(default_factory=list)
+    resume: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Rows without wandb's own keys, which begin with an underscore."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    step_metrics: dict[str, str] = field(default_factory=dict)
+    """Metric or pattern -> its x axis."""
+    exit_code: int | None = None
+
+
+def read_all(folder: Path) -> list[OfflineRun]:
+    """The offline runs in a folder RUN/wandb, oldest first."""
+    return [read(path) for path in sorted(folder.glob("offline-run-*/*.wandb"), key=lambda p: p.stat().st_ctime_ns)]
+
+
+def read(path: Path) -> OfflineRun:
+    """The content of one .wandb file, as far as it is complete."""
+    run = OfflineRun()
+    for record in _records(path):
+        match record.WhichOneof("record_type"):
+            case "run":
+                proto = record.run
+                run.id, run.project, run.name, run.group = (
+                    proto.run_id,
+                    proto.project,
+                    proto.display_name,
+                    proto.run_group,
+                )
+                run.tags, run.resume = list(proto.tags), proto.resume
+                run.config |= _values(proto.config.update)
+            case "config":
+                run.config |= _values(record.config.update)
+            case "history":
+                row = _values(record.history.item)
+                run.history.append({k: v for k, v in row.items() if not k.startswith("_")})
+            case "summary":
+                run.summary |= _values(record.summary.update)
+            case "metric":
+                run.step_metrics[record.metric.name or record.metric.glob_name] = record.metric.step_metric
+            case "exit":
+                run.exit_code = record.exit.exit_code
+    return run
+
+
+def _values(items: Any) -> dict[str, Any]:
+    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+def _records(path: Path) -> Iterator[Any]:
+    wandb_internal_pb2: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    content = path.read_bytes()
+    magic, number, _ = HEADER.unpack_from(content)
+    assert (magic, number) == (b":W&B", 0xBEE1), content[:7]
+    position, payload = HEADER.size, b""
+    while position + PART.size <= len(content):
+        left_in_block = BLOCK - position % BLOCK
+        if left_in_block < PART.size:  # padding: too short for the head of a part
+            position += left_in_block
+            continue
+        _, length, kind = PART.unpack_from(content, position)
+        if kind == 0:  # the writer was killed
+            return
+        position += PART.size
+        payload += content[position : position + length]
+        position += length
+        if kind in (WHOLE, LAST):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(payload)
+            payload = b""
+            yield record
