@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmexp import __version__
-from lmexp.config.freeze import RunRecord, plain_config, read_record, to_config
+from lmexp.config.freeze import RunRecord, read_record
 from lmexp.errors import LmexpError, Stopped
 from lmexp.paths import CHECKPOINTS_DIR, CONFIG_YAML, LOGS_DIR, RECEIPT_JSON, STATE_JSON
 from lmexp.runs import folder
@@ -126,8 +125,6 @@ def rank_log(run_dir: Path, rank: int) -> Iterator[Callable[[str], None]]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     logger = logging.getLogger("lmexp.run")
     logger.setLevel(logging.INFO)
     try:

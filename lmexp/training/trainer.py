@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +100,7 @@ def fit(
     say: Callable[[str], None],
 ) -> None:
     """Train from the newest checkpoint, or from the start, to the end. Raises Stopped when a signal ended it."""
+    quieten_lightning()
     root = run_dir / CHECKPOINTS_DIR
     parts = build(config, cache)
     resumed = checkpoints.latest(root, warn=say)
@@ -160,6 +163,16 @@ def hardware(settings: HardwareConfig) -> dict[str, Any]:
         # Chosen here, so that a Slurm allocation around us doesn't make Lightning take over signals and ranks.
         "plugins": [FolderCheckpointIO(), TorchElasticEnvironment() if under_torchrun else LightningEnvironment()],
     }
+
+
+def quieten_lightning() -> None:
+    """No tips and no advice about settings that are chosen on purpose; real warnings stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # torch 2.13 renamed what lightning 2.6.6 asks for, nothing a user can act on:
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=r".*does not have many workers")  # gathers in process are faster
+    warnings.filterwarnings("ignore", message=r".*GPU available but not used")
 
 
 def accelerator(wanted: str) -> str:

@@ -1,0 +1,79 @@
+"""Running lmexp as a user does: the command line, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+TINY = (
+    "data=text_files",
+    "data.path=corpus.txt",
+    "data.document=line",
+    "data.batch_size=8",
+    "data.sequence_length=16",
+    "tokenizer=byte",
+    "model.n_layer=2",
+    "model.n_head=2",
+    "model.d_model=16",
+    "scheduler.warmup_steps=2",
+    "trainer.max_steps=12",
+    "trainer.val_every_n_steps=5",
+    "checkpoint.every_n_steps=4",
+    "logger=files",
+    "logger.log_every_n_steps=3",
+    "evaluation=[perplexity]",
+)
+"""A run of a second: two small blocks on 300 lines of text."""
+
+
+def write_corpus(folder: Path, n_lines: int = 300) -> Path:
+    """corpus.txt: lines with some structure, each different."""
+    path = folder / "corpus.txt"
+    words = ("the", "cat", "dog", "sat", "ran", "on", "a", "mat", "and", "then", "été", "漢字")
+    lines = [" ".join(words[(i * k + k) % len(words)] for k in range(1, 9)) + f" {i}" for i in range(n_lines)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def command(*arguments: str, plugins: tuple[str, ...] = ()) -> list[str]:
+    """The argument vector of an lmexp command."""
+    return [sys.executable, "-m", "lmexp", *(f"-p{name}" for name in plugins), *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """An environment in which lmexp is importable from the checkout and nobody is logged in to W&B."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"} | more
+
+
+def lmexp(
+    cwd: Path, *arguments: str, plugins: tuple[str, ...] = (), code: int = 0, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and check its exit code."""
+    done = subprocess.run(
+        command(*arguments, plugins=plugins), cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, f"exit code {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def only_run(root: Path) -> Path:
+    """The one run folder below root."""
+    found = [path.parent for path in root.glob("*/*/run.json")]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def json_file(path: Path) -> Any:
+    """Parsed JSON."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """Parsed JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
