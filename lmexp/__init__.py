@@ -26,7 +26,7 @@ _HOMES = {
 }
 """Public name -> the module that defines it; imported when first used, so that `import lmexp` costs nothing."""
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - names, all of them strings
+__all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
     from lmexp.api import Run as Run

@@ -105,12 +105,11 @@ def evaluate(run: str | Path, overrides: list[str] | None = None) -> list[Row]:
 def evaluate_composed(composed: composing.Composed) -> list[Row]:
     """Freeze the request, have it worked on, and read its rows."""
     from lmexp.evaluation.row import read_summary
-    from lmexp.launch.local import launch
     from lmexp.runs import requests
 
     config = composed.config
     request = requests.freeze_evaluation(composed)
-    launch(request, Path(config.run), config.launcher, config.trainer.world_size(), requests.work)
+    config.launcher.launch(request, Path(config.run), config.trainer.world_size(), requests.work)
     return read_summary(request.with_name(request.name.replace(".request.json", ".json"))).rows
 
 
@@ -120,8 +119,7 @@ def trust(packages: list[str]) -> None:
 
 
 def _launch(run_dir: Path, config: TrainConfig) -> Run:
-    from lmexp.launch.local import launch
     from lmexp.runs import requests
 
-    launch(run_dir, run_dir, config.launcher, config.trainer.world_size(), requests.work)
+    config.launcher.launch(run_dir, run_dir, config.trainer.world_size(), requests.work)
     return Run(path=run_dir)

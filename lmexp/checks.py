@@ -9,9 +9,7 @@ from lmexp.plugins import did_you_mean
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise ConfigError unless value is allowed."""
     if value not in allowed:
-        raise ConfigError(
-            f"{name} is {value!r}; expected one of {', '.join(allowed)}{did_you_mean(value, allowed)}"
-        )
+        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(allowed)}{did_you_mean(value, allowed)}")
 
 
 def at_least(name: str, value: float | None, least: float) -> None:

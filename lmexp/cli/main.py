@@ -44,7 +44,9 @@ def entry() -> NoReturn:
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code) if "torch" in sys.modules else sys.exit(code)  # interpreter exit with torch and W&B takes a second
+    if "torch" in sys.modules:
+        os._exit(code)  # tearing down an interpreter with torch and W&B takes a second
+    sys.exit(code)
 
 
 def main(argv: list[str]) -> int:

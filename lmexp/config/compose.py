@@ -204,7 +204,8 @@ def store_schemas() -> None:
 
 def _node(schema: type) -> DictConfig:
     """A schema as a node, without running its checks: YAML and overrides may still fill it."""
-    return OmegaConf.structured(schema)
+    node: DictConfig = OmegaConf.structured(schema)
+    return node
 
 
 def trusted_plugins(names: list[str]) -> None:

@@ -135,7 +135,7 @@ def _first_failure(node: DictConfig) -> str | None:
     for key in sorted(OmegaConf.missing_keys(node)):
         return f"{key} must be given, e.g. {key}=..."
     parts = [(str(key), child) for key, child in node.items() if isinstance(child, DictConfig)]
-    parts += [(f"{key}.{name}", inner) for key, child in parts for name, inner in child.items() if key in DICT_GROUPS]
+    parts += [(f"{key}.{name!s}", inner) for key, child in parts for name, inner in child.items() if key in DICT_GROUPS]
     for key, child in parts:
         try:
             OmegaConf.to_object(child)
@@ -154,7 +154,7 @@ def unknown_key(base: DictConfig, key: str) -> str | None:
     parts = key.split(".")
     for depth, part in enumerate(parts):
         if isinstance(node, DictConfig):
-            if part == "args" or depth and parts[depth - 1] == "args":
+            if part == "args" or (depth and parts[depth - 1] == "args"):
                 return None  # free-form: checked against the class's signature
             if part in node:
                 node = node._get_node(part)
@@ -164,8 +164,10 @@ def unknown_key(base: DictConfig, key: str) -> str | None:
             if depth == 0:
                 return f"there is no {part!r}{_elsewhere(base, parts, known)}"
             if depth == 1 and here in DICT_GROUPS:
-                return f"{here} holds {', '.join(known) or 'nothing'}; to have {part!r} too, write {here}=[{','.join([*known, part])}]"
-            return f"{here} has no {part!r}{did_you_mean(part, known) or _elsewhere(base, parts, known)}; it has {', '.join(known)}"
+                both = ",".join([*known, part])
+                return f"{here} holds {', '.join(known) or 'nothing'}; to have {part!r} too, write {here}=[{both}]"
+            hint = did_you_mean(part, known) or _elsewhere(base, parts, known)
+            return f"{here} has no {part!r}{hint}; it has {', '.join(known)}"
         if node is None or (isinstance(node, DictConfig | ListConfig) and node._is_none()):
             return f"{'.'.join(parts[:depth])} is null here, so it has no {part!r}; choose {parts[0]}=... first"
         if not isinstance(node, ListConfig):
@@ -177,7 +179,7 @@ def _elsewhere(base: DictConfig, parts: list[str], siblings: list[str]) -> str:
     """'; did you mean optimizer.lr?' for a key that exists in another place, or a near sibling."""
     for group, child in base.items():
         if isinstance(child, DictConfig) and parts[-1] in child:
-            return f"; did you mean {group}.{parts[-1]}?"
+            return f"; did you mean {group!s}.{parts[-1]}?"
     return did_you_mean(parts[-1], siblings)
 
 
@@ -241,7 +243,8 @@ def _from_file(composer: Composer, overrides: list[str], error: Exception) -> st
 def _known_fields(class_name: str) -> list[str]:
     from lmexp.config.schema import BASES, COMMANDS, SCHEMAS
 
-    everything = [*COMMANDS.values(), *BASES.values(), *(s for kinds in SCHEMAS.values() for s in kinds.values())]
+    everything: list[Any] = [*COMMANDS.values(), *BASES.values()]
+    everything += [schema for kinds in SCHEMAS.values() for schema in kinds.values()]
     for root in COMMANDS.values():
         everything += [f.default_factory for f in fields(root) if isinstance(f.default_factory, type)]
     for schema in everything:

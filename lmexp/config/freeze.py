@@ -124,7 +124,8 @@ def _schema(where: str, group: str, node: Any) -> DictConfig:
             f"{where}.kind is {kind!r}; expected one of {', '.join(SCHEMAS[group])}"
             f"{did_you_mean(str(kind), SCHEMAS[group])}; a kind of your own needs its package, lmexp -p my_pkg ..."
         )
-    return OmegaConf.structured(SCHEMAS[group][kind])
+    schema: DictConfig = OmegaConf.structured(SCHEMAS[group][kind])
+    return schema
 
 
 def _plain(node: Any) -> Any:

@@ -80,16 +80,22 @@ def register(group: str, kind: str, schema: type) -> None:
     Call it when your package is imported; name the package with `lmexp -p my_pkg`.
     """
     if group not in BASES:
-        raise ConfigError(f"register: there is no group {group!r}{did_you_mean(group, BASES)}; one of {', '.join(BASES)}")
+        raise ConfigError(
+            f"register: there is no group {group!r}{did_you_mean(group, BASES)}; one of {', '.join(BASES)}"
+        )
     base = BASES[group]
     if not (isinstance(schema, type) and is_dataclass(schema) and issubclass(schema, base)):
-        raise ConfigError(f"register: {schema!r} must be a dataclass that derives from {base.__module__}.{base.__name__}")
+        raise ConfigError(
+            f"register: {schema!r} must be a dataclass that derives from {base.__module__}.{base.__name__}"
+        )
     default = schema.__dataclass_fields__["kind"].default
     if default != kind:
         raise ConfigError(f"register: {schema.__name__}.kind is {default!r}; expected {kind!r}")
     known = SCHEMAS[group].get(kind)
     if known is not None and (known.__module__, known.__qualname__) != (schema.__module__, schema.__qualname__):
-        raise ConfigError(f"register: {group}={kind} is {known.__module__}.{known.__qualname__} already; use another kind")
+        raise ConfigError(
+            f"register: {group}={kind} is {known.__module__}.{known.__qualname__} already; use another kind"
+        )
     SCHEMAS[group][kind] = schema
 
 
@@ -108,7 +114,9 @@ class RunConfig:
         for key in ("name", "folder"):
             text = getattr(self, key)
             if text is not None and not re.fullmatch(r"\w[\w.+-]*", text):
-                raise ConfigError(f"run.{key} is {text!r}; expected letters, digits and any of _ . + - (it names a folder)")
+                raise ConfigError(
+                    f"run.{key} is {text!r}; expected letters, digits and any of _ . + - (it names a folder)"
+                )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lmexp import plugins
+from lmexp.checks import at_least, one_of
 from lmexp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ class DataConfig:
     """What a model learns from."""
 
     kind: str = "???"
+
+    def build(self, *, tokenizer: Tokenizer | None, seed: int) -> LightningDataModule:
+        """The data module, where it is not made from a corpus."""
+        raise NotImplementedError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,9 +50,8 @@ class CorpusConfig(DataConfig):
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "sequence_length"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"data.{name} is {getattr(self, name)}; expected at least 1")
-        _check_choice("data.split", self.split, SPLITS)
+            at_least(f"data.{name}", getattr(self, name), 1)
+        one_of("data.split", self.split, SPLITS)
         for name in ("validation_fraction", "test_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
@@ -91,7 +95,7 @@ class TextFilesConfig(CorpusConfig):
 
     def __post_init__(self) -> None:
         CorpusConfig.__post_init__(self)
-        _check_choice("data.document", self.document, DOCUMENTS)
+        one_of("data.document", self.document, DOCUMENTS)
 
     def documents(self) -> Documents:
         from lmexp.data.sources import text_files
@@ -113,14 +117,6 @@ class CustomDataConfig(DataConfig):
         plugins.check_target("data", self.target)
 
     def build(self, *, tokenizer: Tokenizer | None, seed: int) -> LightningDataModule:
-        """The user's data module."""
         from lmexp.data.module import custom_data_module
 
         return custom_data_module(self.target, self.args, tokenizer=tokenizer, seed=seed)
-
-
-def _check_choice(key: str, given: str, choices: tuple[str, ...]) -> None:
-    if given not in choices:
-        raise ConfigError(
-            f"{key} is {given!r}; expected one of {', '.join(choices)}{plugins.did_you_mean(given, choices)}"
-        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from lmexp.errors import ConfigError
 
@@ -12,6 +14,13 @@ class LauncherConfig:
     """How the processes of a run are started. Nodes and devices come from `trainer` alone."""
 
     kind: str = "???"
+
+    def launch(self, work: Path, run_dir: Path, world_size: int, run_here: Callable[[Path], None]) -> None:
+        """Have `work` (a run folder or a request) done by world_size processes; returns at its end.
+
+        run_here: what a single process calls. Raises what went wrong, or Stopped when a signal ended the run.
+        """
+        raise NotImplementedError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -24,4 +33,11 @@ class LocalLauncherConfig(LauncherConfig):
 
     def __post_init__(self) -> None:
         if self.threads_per_process is not None and self.threads_per_process < 1:
-            raise ConfigError(f"launcher.threads_per_process is {self.threads_per_process}; expected 1 or more, or null")
+            raise ConfigError(
+                f"launcher.threads_per_process is {self.threads_per_process}; expected 1 or more, or null"
+            )
+
+    def launch(self, work: Path, run_dir: Path, world_size: int, run_here: Callable[[Path], None]) -> None:
+        from lmexp.launch.local import launch
+
+        launch(work, run_dir, self.threads_per_process, world_size, run_here)

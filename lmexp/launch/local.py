@@ -11,22 +11,21 @@ from pathlib import Path
 
 from lmexp import plugins
 from lmexp.errors import LaunchError, Stopped
-from lmexp.launch.config import LocalLauncherConfig
 from lmexp.runs import folder
 
 
 def launch(
-    work: Path, run_dir: Path, config: LocalLauncherConfig, world_size: int, run_here: Callable[[Path], None]
+    work: Path, run_dir: Path, threads_per_process: int | None, world_size: int, run_here: Callable[[Path], None]
 ) -> None:
     """Do what the file or folder `work` describes, in world_size processes of this machine.
 
     run_here: what a single process calls. Raises what went wrong; Stopped when a signal ended the run.
     """
     if world_size == 1:
-        with threads(config.threads_per_process):
+        with threads(threads_per_process):
             run_here(work)
         return
-    environment = os.environ | {"OMP_NUM_THREADS": str(config.threads_per_process or default_threads(world_size))}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads_per_process or default_threads(world_size))}
     returned = _torchrun([*_worker_arguments(), str(work)], world_size, environment, run_dir)
     state = folder.read_state(run_dir)
     if work == run_dir and state.state in ("interrupted", "preempted"):

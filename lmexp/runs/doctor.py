@@ -83,7 +83,10 @@ def _outputs() -> Finding:
             pass
     except OSError as error:
         return Finding(
-            what="outputs", found=f"{root}: {error.strerror}", ok=False, fix="choose a folder with run.root= or LMEXP_OUTPUTS"
+            what="outputs",
+            found=f"{root}: {error.strerror}",
+            ok=False,
+            fix="choose a folder with run.root= or LMEXP_OUTPUTS",
         )
     free = shutil.disk_usage(existing).free / 1e9
     return Finding(what="outputs", found=f"{root}, {free:.0f} GB free", ok=free > 1, fix="free some disk space")
@@ -105,7 +108,9 @@ def _devices() -> Iterator[Finding]:
             facts = torch.cuda.get_device_properties(index)
             yield Finding(what=f"cuda:{index}", found=f"{facts.name}, {facts.total_memory / 1e9:.0f} GB")
     else:
-        built = f"this torch was built for CUDA {torch.version.cuda}" if torch.version.cuda else "this torch is CPU-only"
+        built = (
+            f"this torch was built for CUDA {torch.version.cuda}" if torch.version.cuda else "this torch is CPU-only"
+        )
         yield Finding(what="cuda", found=f"none ({built})")
 
 
@@ -113,4 +118,6 @@ def _wandb() -> Finding:
     from lmexp.tracking.wandb import logged_in
 
     url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    return Finding(what="W&B", found="logged in: runs are mirrored" if logged_in(url) else "not logged in: files stay offline")
+    return Finding(
+        what="W&B", found="logged in: runs are mirrored" if logged_in(url) else "not logged in: files stay offline"
+    )

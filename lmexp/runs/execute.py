@@ -108,9 +108,7 @@ def _start_tracking(
     }
     write_receipt(run_dir / RECEIPT_JSON, receipt(facts, folder=Path(record.cwd)))
     plain = yaml.safe_load((run_dir / CONFIG_YAML).read_text(encoding="utf-8"))
-    tracker: Tracker = record.config.logger.build(
-        run_dir, run_id=record.wandb_id, name=record.name, run_config=plain
-    )
+    tracker: Tracker = record.config.logger.build(run_dir, run_id=record.wandb_id, name=record.name, run_config=plain)
     ranks.barrier()
     return tracker
 

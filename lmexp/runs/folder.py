@@ -74,9 +74,7 @@ def create(root: Path, folder: str, name: str) -> Path:
 def write_state(run_dir: Path, state: str, *, phase: str = "training", message: str = "") -> None:
     """Replace state.json atomically."""
     assert state in STATES, state
-    record = State(
-        state=state, phase=phase, message=message, updated=now(), host=socket.gethostname(), pid=os.getpid()
-    )
+    record = State(state=state, phase=phase, message=message, updated=now(), host=socket.gethostname(), pid=os.getpid())
     body = {"format": FORMAT, "version": VERSION, **asdict(record)}
     write_atomically(run_dir / STATE_JSON, json.dumps(body, indent=2) + "\n")
 

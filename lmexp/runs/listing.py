@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lmexp.config.freeze import read_body
 from lmexp.errors import LmexpError
+from lmexp.evaluation.row import read_summary
 from lmexp.paths import EVALUATION_DIR, METRICS_JSONL, RUN_JSON, SUMMARY_JSON
 from lmexp.runs.folder import read_state, state_now
+from lmexp.tracking.rows import read_rows
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,29 +49,22 @@ def _listed(run_dir: Path) -> Listed:
         return Listed(path=run_dir, created="", state="unreadable", step=None, result=str(error))
 
 
-def _rows(run_dir: Path) -> list[dict[str, float]]:
-    from lmexp.tracking.rows import read_rows
-
+def _rows(run_dir: Path) -> list[dict[str, Any]]:
     path = run_dir / METRICS_JSONL
     return read_rows(path) if path.exists() else []
 
 
-def _result(run_dir: Path, state: str, rows: list[dict[str, float]]) -> str:
+def _result(run_dir: Path, state: str, rows: list[dict[str, Any]]) -> str:
     if state == "failed":
         return read_state(run_dir).message
     summary = run_dir / EVALUATION_DIR / SUMMARY_JSON
     if summary.exists():
-        from lmexp.evaluation.row import read_summary
-
-        wanted = ("perplexity/bits_per_byte", "perplexity/loss")
-        for row in read_summary(summary).rows:
-            if row.name in wanted and row.estimate is not None:
-                return f"{row.split} {row.name.partition('/')[2]} {row.estimate:.4f}"
-    for row in reversed(rows):
-        for key in ("validation/loss", "train/loss"):
-            if key in row:
-                return f"{key} {row[key]:.4f}"
-    if rows:
-        key = next((k for k in rows[-1] if k != "step"), None)
-        return f"{key} {rows[-1][key]:.4g}" if key else ""
-    return ""
+        for figure in read_summary(summary).rows:
+            if figure.name in ("perplexity/bits_per_byte", "perplexity/loss") and figure.estimate is not None:
+                return f"{figure.split} {figure.name.partition('/')[2]} {figure.estimate:.4f}"
+    for wanted in ("validation/loss", "train/loss"):
+        for row in reversed(rows):
+            if wanted in row:
+                return f"{wanted} {row[wanted]:.4f}"
+    last = [(key, value) for row in rows[-1:] for key, value in row.items() if key not in ("step", "epoch")]
+    return f"{last[0][0]} {last[0][1]:.4g}" if last else ""

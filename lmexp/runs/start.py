@@ -63,10 +63,8 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None]) -> TokenCache 
 
 
 def check_custom(config: TrainConfig) -> None:
-    """Resolve every custom node now, so that a wrong name fails here and not on a cluster; nothing is ignored silently."""
-    nodes = {
-        name: getattr(config, name) for name in ("data", "tokenizer", "model", "task", "optimizer", "scheduler")
-    }
+    """Resolve every custom node now, so that a wrong name fails here and not on a cluster."""
+    nodes = {name: getattr(config, name) for name in ("data", "tokenizer", "model", "task", "optimizer", "scheduler")}
     nodes |= {f"callbacks.{name}": node for name, node in config.callbacks.items()}
     nodes |= {f"evaluation.{name}": node for name, node in config.evaluation.items()}
     for where, node in nodes.items():

@@ -53,7 +53,7 @@ class Task(pl.LightningModule):
         nats, n_targets = self.nats(batch)
         self.train_nats += nats.detach()
         self.train_targets += n_targets
-        # Lightning divides by the micro-batches and DDP by the processes: give both back, and divide once by all targets.
+        # Lightning divides by the micro-batches and DDP by the processes: give both back, divide once by all targets.
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         return nats * (parts / batch.n_step_targets)
 

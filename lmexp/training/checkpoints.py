@@ -1,8 +1,8 @@
 """Checkpoint folders: complete or absent, checked by digest, readable without Lightning and without pickle.
 
     checkpoints/step-00000100/model.safetensors    the weights; loads alone
-                              state.pt             everything else: plain types and tensors, torch.load(weights_only=True)
-                              manifest.json        format "lmexp.checkpoint", version 1; step, metrics, SHA-256 of each file
+                              state.pt             the rest: plain types and tensors, torch.load(weights_only=True)
+                              manifest.json        format "lmexp.checkpoint", version 1; step, metrics, SHA-256s
     checkpoints/LATEST, BEST                       name of a step folder
 
 A folder is written beside its place, every file fsynced, the manifest last; then renamed, then LATEST moves. So LATEST
@@ -57,9 +57,7 @@ def folder_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def write(
-    root: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], metrics: dict[str, float]
-) -> Path:
+def write(root: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], metrics: dict[str, float]) -> Path:
     """Write checkpoints/step-N and let LATEST name it. All or nothing."""
     target = root / folder_name(step)
     building = root / f".{target.name}.{secrets.token_hex(4)}.tmp"
@@ -159,7 +157,9 @@ def latest(root: Path, *, warn: Any = None) -> Path | None:
                 warn(f"{error}; using the checkpoint before it")
             continue
         return folder
-    raise CheckpointError(f"{root}: every checkpoint is damaged; start anew with the same config: lmexp train from scratch")
+    raise CheckpointError(
+        f"{root}: every checkpoint is damaged; start anew with the same config: lmexp train from scratch"
+    )
 
 
 def find(root: Path, which: str) -> Path:

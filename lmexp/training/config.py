@@ -90,7 +90,9 @@ class TrainerConfig(HardwareConfig):
         for name in (*given, "accumulate_grad_batches", "val_every_n_steps", "limit_val_batches"):
             at_least(f"trainer.{name}", getattr(self, name), 1)
         if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
-            raise ConfigError(f"trainer.gradient_clip_val is {self.gradient_clip_val}; expected a positive norm or null")
+            raise ConfigError(
+                f"trainer.gradient_clip_val is {self.gradient_clip_val}; expected a positive norm or null"
+            )
         one_of("trainer.strategy", self.strategy, STRATEGIES)
 
 
@@ -176,7 +178,7 @@ class CustomCallbackConfig(CallbackConfig):
 
 def _devices(given: Any) -> int | list[int]:
     """A count, or the list of device indices."""
-    parts = given.split(",") if isinstance(given, str) and "," in given else given
+    parts: Any = given.split(",") if isinstance(given, str) and "," in given else given
     if isinstance(parts, list) and parts and all(str(part).strip().isdigit() for part in parts):
         return [int(part) for part in parts]
     if not isinstance(parts, bool) and str(parts).isdigit() and int(parts) >= 1:

@@ -1,4 +1,4 @@
-"""Lightning's Logger interface over lmexp's tracker, so that `self.log` of any LightningModule ends in metrics.jsonl."""
+"""Lightning's Logger over lmexp's tracker, so that `self.log` of any LightningModule ends in metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lmexp.tracking.tracker import Tracker
 
@@ -32,7 +31,6 @@ class TrackerLogger(Logger):
     def save_dir(self) -> str:
         return str(self._run_dir)
 
-    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         if self.tracker is not None:
             self.tracker.metrics(step or 0, {k: float(v) for k, v in metrics.items()})

@@ -1,4 +1,4 @@
-"""What the terminal shows while training: a bar with loss, tokens/s and ETA, or plain lines where there is no terminal."""
+"""What the terminal shows while training: a bar with loss, tokens/s and ETA, or lines where there is no terminal."""
 
 from __future__ import annotations
 

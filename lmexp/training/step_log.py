@@ -1,4 +1,4 @@
-"""What training tells: metrics (the same on every machine and run) and timings, read from the device at log points only."""
+"""What training tells: metrics (the same each time) and timings, read from the device at log points only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ class StepLog(pl.Callback):
     """Every n optimizer steps: train/loss over all tokens since the last time, learning rate, gradient norm, speed."""
 
     def __init__(
-        self, tracker: Tracker | None, progress: Progress, *, every: int, total_steps: int | None, tokens_per_step: int | None
+        self,
+        tracker: Tracker | None,
+        progress: Progress,
+        *,
+        every: int,
+        total_steps: int | None,
+        tokens_per_step: int | None,
     ) -> None:
         self.tracker = tracker
         self.progress = progress
@@ -42,7 +48,9 @@ class StepLog(pl.Callback):
         self._carried = (nats, targets)
         self._logged_step = state_dict["logged_step"]
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         if isinstance(pl_module, Task):
             self._collect(trainer, pl_module)
             checkpoint["callbacks"][self.state_key] = self.state_dict()
@@ -118,7 +126,7 @@ class StepLog(pl.Callback):
 
 def peak_memory_mb() -> float:
     """Most memory this process ever held: of the CUDA device where one is in use, else resident."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

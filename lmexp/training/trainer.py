@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from lmexp import plugins
 from lmexp.data.config import CorpusConfig
@@ -58,15 +59,13 @@ def build(config: TrainConfig, cache: TokenCache | None) -> Parts:
         datamodule: pl.LightningDataModule = CorpusDataModule(
             cache, config.data, seed=config.seed, accumulate=config.trainer.accumulate_grad_batches
         )
-        tokens_per_step = config.data.batch_size * config.data.sequence_length
-        total_steps = corpus_steps(config.trainer, config.data, cache)
+        tokens_per_step: int | None = config.data.batch_size * config.data.sequence_length
+        total_steps: int | None = corpus_steps(config.trainer, config.data, cache)
     else:
         datamodule = config.data.build(tokenizer=tokenizer, seed=config.seed)
         tokens_per_step, total_steps = None, config.trainer.max_steps
     module = _module(config, tokenizer, total_steps)
-    return Parts(
-        module=module, datamodule=datamodule, total_steps=total_steps, tokens_per_step=tokens_per_step
-    )
+    return Parts(module=module, datamodule=datamodule, total_steps=total_steps, tokens_per_step=tokens_per_step)
 
 
 def corpus_steps(trainer: TrainerConfig, data: CorpusConfig, cache: TokenCache) -> int:
@@ -111,13 +110,14 @@ def fit(
     per_step = f" of {parts.tokens_per_step:,} tokens" if parts.tokens_per_step else ""
     say(f"training {n_parameters:,} parameters for {steps}{per_step} ({config.trainer.precision}){start}")
     trainer.fit(
-        parts.module, datamodule=parts.datamodule, ckpt_path=None if resumed is None else str(resumed), weights_only=True
+        parts.module,
+        datamodule=parts.datamodule,
+        ckpt_path=None if resumed is None else str(resumed),
+        weights_only=True,
     )
 
 
-def _trainer(
-    config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker | None, rank: int
-) -> pl.Trainer:
+def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker | None, rank: int) -> pl.Trainer:
     settings = config.trainer
     total_steps, custom = parts.total_steps, isinstance(config.task, CustomTaskConfig)
     every = settings.val_every_n_steps if total_steps is None else min(settings.val_every_n_steps, total_steps)
@@ -125,7 +125,11 @@ def _trainer(
     callbacks = [
         StepSeeds(config.seed),
         StepLog(
-            tracker, progress.choose(rank), every=log_every, total_steps=total_steps, tokens_per_step=parts.tokens_per_step
+            tracker,
+            progress.choose(rank),
+            every=log_every,
+            total_steps=total_steps,
+            tokens_per_step=parts.tokens_per_step,
         ),
         *(callback.build() for callback in config.callbacks.values()),
         CheckpointWriter(run_dir / CHECKPOINTS_DIR, config.checkpoint, total_steps or -1, StopRequest()),
@@ -179,7 +183,9 @@ def accelerator(wanted: str) -> str:
     """cuda or cpu; auto is CUDA where there is a device."""
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
-        raise ConfigError("accelerator is cuda, but torch finds no CUDA device; use accelerator=cpu or auto (`lmexp doctor` says more)")
+        raise ConfigError(
+            "accelerator is cuda, but torch finds no CUDA device; use cpu or auto (`lmexp doctor` says more)"
+        )
     return "cuda" if available and wanted != "cpu" else "cpu"
 
 

@@ -56,7 +56,12 @@ def lmexp(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and check its exit code."""
     done = subprocess.run(
-        command(*arguments, plugins=plugins), cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=300
+        command(*arguments, plugins=plugins),
+        cwd=cwd,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == code, f"exit code {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}"
     return done
