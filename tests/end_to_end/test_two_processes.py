@@ -1,0 +1,93 @@
+"""Two processes compute what one computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.command import TINY, json_file, lmexp, only_run, rows, write_corpus
+
+STEPS = ("trainer.max_steps=100", "trainer.val_every_n_steps=25", "checkpoint.keep=last", "logger.log_every_n_steps=1")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same config run by one and by two processes (gloo): processes -> run folder."""
+    folder = tmp_path_factory.mktemp("ddp")
+    write_corpus(folder)
+    for count in (1, 2):
+        lmexp(folder, "train", *TINY, *STEPS, f"trainer.devices={count}", f"run.root=by-{count}")
+    return {count: only_run(folder / f"by-{count}") for count in (1, 2)}
+
+
+def test_two_processes_follow_one_at_the_same_global_batch(runs: dict[int, Path]) -> None:
+    one, two = (rows(runs[count] / "metrics.jsonl") for count in (1, 2))
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for key in ("train/loss", "validation/loss", "train/grad_norm"):
+            if key in a:
+                assert b[key] == pytest.approx(a[key], rel=1e-5), (a["step"], key)
+    assert len([row for row in one if "train/loss" in row]) == 100
+
+
+def test_two_processes_share_one_run_folder(runs: dict[int, Path]) -> None:
+    run = runs[2]
+    assert json_file(run / "state.json")["state"] == "done"
+    assert (run / "logs" / "rank-0.log").exists()
+    assert (run / "logs" / "rank-1.log").exists()
+    assert (run / "report.html").exists()
+
+
+def test_figures_do_not_depend_on_batch_size_or_processes(runs: dict[int, Path]) -> None:
+    """Counts exactly; nats to 1e-10 with the model in float64."""
+    run = runs[1]
+    folder = run.parents[2]
+    found = []
+    for processes in (1, 2):
+        for batch_size in (1, 7, 32):
+            lmexp(
+                folder,
+                "evaluate",
+                f"run={run}",
+                "evaluation=[perplexity]",
+                f"evaluation.perplexity.batch_size={batch_size}",
+                f"trainer.devices={processes}",
+                "trainer.precision=64",
+            )
+            newest = max((run / "evaluation").glob("evaluate-*[0-9a-f].json"), key=lambda path: path.stat().st_mtime_ns)
+            found.append({row["name"]: row for row in json_file(newest)["rows"]})
+    assert len(found) == 6
+    first = found[0]
+    for other in found[1:]:
+        assert other.keys() == first.keys() >= {"perplexity/perplexity", "perplexity/bits_per_byte", "perplexity/accuracy"}
+        for name, row in other.items():
+            assert row["estimate"] == pytest.approx(first[name]["estimate"], rel=1e-10), name
+            assert (row["n"], row["n_clusters"]) == (first[name]["n"], first[name]["n_clusters"])
+        assert other["perplexity/accuracy"]["estimate"] == first["perplexity/accuracy"]["estimate"]
+
+
+def test_a_failing_rank_ends_the_run_and_its_error_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(
+        "import os, torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, vocab_size, sequence_length):\n"
+        "        super().__init__()\n"
+        "        self.max_sequence_length = sequence_length\n"
+        "        self.table = torch.nn.Embedding(vocab_size, vocab_size)\n"
+        "    def forward(self, tokens):\n"
+        "        if os.environ.get('RANK') == '1':\n"
+        "            raise RuntimeError('planted on rank one')\n"
+        "        return self.table(tokens)\n",
+        encoding="utf-8",
+    )
+    write_corpus(tmp_path)
+    tiny = [o for o in TINY if not o.startswith("model.")]
+    done = lmexp(
+        tmp_path, "train", *tiny, "model=custom", "model.target=faulty:Net", "trainer.devices=2", plugins=("faulty",), code=1
+    )
+    assert "rank 1: RuntimeError: planted on rank one" in done.stderr
+    run = only_run(tmp_path / "outputs")
+    assert json_file(run / "state.json")["state"] == "failed"
+    assert "planted on rank one" in (run / "logs" / "rank-1.log").read_text(encoding="utf-8")
