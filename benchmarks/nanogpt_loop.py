@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,8 +154,11 @@ def validation_loss(model: GPT, data: Tensor, block_size: int) -> float:
     return total / (len(data) - 1)
 
 
-def train(text: str, seed: int, recipe: Recipe | None = None) -> float:
-    """Train on the first 90% of text; the loss over the whole rest, in nats per character."""
+def train(text: str, seed: int, recipe: Recipe | None = None, step_seconds: list[float] | None = None) -> float:
+    """Train on the first 90% of text; the loss over the whole rest, in nats per character.
+
+    step_seconds: gets the time of each optimizer step.
+    """
     recipe = recipe or Recipe()
     alphabet = sorted(set(text))
     index = {character: i for i, character in enumerate(alphabet)}
@@ -165,6 +169,7 @@ def train(text: str, seed: int, recipe: Recipe | None = None) -> float:
     model = GPT(recipe, len(alphabet))
     optimizer = configure_optimizer(model, recipe)
     for it in range(recipe.max_iters):
+        started = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = get_lr(it, recipe)
         x, y = get_batch(train_data, recipe)
@@ -174,6 +179,8 @@ def train(text: str, seed: int, recipe: Recipe | None = None) -> float:
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.grad_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if step_seconds is not None:
+            step_seconds.append(time.perf_counter() - started)
     return validation_loss(model, val_data, recipe.block_size)
 
 
@@ -188,10 +195,13 @@ def main() -> None:
     print(machine())
     losses = []
     for seed in arguments.seeds:
-        started = time.perf_counter()
-        losses.append(train(text, seed, Recipe(max_iters=arguments.max_steps)))
-        print(f"seed {seed}: validation loss {losses[-1]:.4f} ({time.perf_counter() - started:.0f} s)", flush=True)
-    print(f"mean {sum(losses) / len(losses):.4f}")
+        step_seconds: list[float] = []
+        losses.append(train(text, seed, Recipe(max_iters=arguments.max_steps), step_seconds))
+        print(
+            f"seed {seed}: loss {losses[-1]:.4f}, median step {statistics.median(step_seconds) * 1e3:.1f} ms",
+            flush=True,
+        )
+    print(f"mean loss {statistics.fmean(losses):.4f}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""lmexp as a user runs it: the command, in a process and a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def lmexp(cwd: Path, *arguments: str, **env: str) -> Path:
+    """Run `lmexp train` in cwd to its end, without anybody's W&B account; the run folder. Raises where it fails."""
+    before = set(cwd.glob("outputs/*/*/run.json"))
+    call(cwd, "train", *arguments, **env)
+    (made,) = set(cwd.glob("outputs/*/*/run.json")) - before
+    return made.parent
+
+
+def call(cwd: Path, *arguments: str, **env: str) -> None:
+    """Run an lmexp command on one thread and check its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lmexp", *arguments],
+        cwd=cwd,
+        env=environment(**env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"lmexp {' '.join(arguments)}\nexit code {done.returncode}\n{done.stdout}")
+
+
+def step_seconds(run: Path, first_step: int = 0) -> list[float]:
+    """What timings.jsonl says of each log interval that begins at first_step or later: seconds of a step."""
+    lines = (run / "timings.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if "step_seconds" in row]
+    befores = [0, *(row["step"] for row in rows)]
+    return [row["step_seconds"] for before, row in zip(befores, rows, strict=False) if before >= first_step]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours, with lmexp importable, one thread and no W&B account."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NETRC": os.devnull, "NO_COLOR": "1"} | more
