@@ -10,6 +10,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+MICRO = (
+    "data=text_files",
+    f"data.path={ROOT / 'lmexp'}",
+    "data.pattern=*.py",
+    "data.split=tail",
+    "data.batch_size=8",
+    "data.sequence_length=32",
+    "tokenizer=byte",
+    "model.n_layer=2",
+    "model.n_head=2",
+    "model.d_model=64",
+    "evaluation=[]",
+    "trainer.accelerator=cpu",
+)
+"""A model so small that all the rest shows, trained on lmexp's own source."""
+
 
 def lmexp(cwd: Path, *arguments: str, **env: str) -> Path:
     """Run `lmexp train` in cwd to its end, without anybody's W&B account; the run folder. Raises where it fails."""

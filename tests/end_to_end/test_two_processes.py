@@ -61,7 +61,9 @@ def test_figures_do_not_depend_on_batch_size_or_processes(runs: dict[int, Path])
     assert len(found) == 6
     first = found[0]
     for other in found[1:]:
-        assert other.keys() == first.keys() >= {"perplexity/perplexity", "perplexity/bits_per_byte", "perplexity/accuracy"}
+        assert (
+            other.keys() == first.keys() >= {"perplexity/perplexity", "perplexity/bits_per_byte", "perplexity/accuracy"}
+        )
         for name, row in other.items():
             assert row["estimate"] == pytest.approx(first[name]["estimate"], rel=1e-10), name
             assert (row["n"], row["n_clusters"]) == (first[name]["n"], first[name]["n_clusters"])
@@ -85,7 +87,14 @@ def test_a_failing_rank_ends_the_run_and_its_error_is_shown(tmp_path: Path) -> N
     write_corpus(tmp_path)
     tiny = [o for o in TINY if not o.startswith("model.")]
     done = lmexp(
-        tmp_path, "train", *tiny, "model=custom", "model.target=faulty:Net", "trainer.devices=2", plugins=("faulty",), code=1
+        tmp_path,
+        "train",
+        *tiny,
+        "model=custom",
+        "model.target=faulty:Net",
+        "trainer.devices=2",
+        plugins=("faulty",),
+        code=1,
     )
     assert "rank 1: RuntimeError: planted on rank one" in done.stderr
     run = only_run(tmp_path / "outputs")

@@ -50,7 +50,11 @@ def test_the_offline_files_hold_the_config_and_every_value(tmp_path: Path) -> No
 def test_a_resumed_run_keeps_its_id_and_loses_no_value(tmp_path: Path) -> None:
     write_corpus(tmp_path)
     process = subprocess.Popen(
-        command("train", *WANDB, "trainer.max_steps=60"), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, text=True
+        command("train", *WANDB, "trainer.max_steps=60"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
     kill_when(process, tmp_path / "outputs", 30, signal.SIGTERM)
     assert process.wait(timeout=60) == 75

@@ -1,0 +1,154 @@
+"""Checkpoint folders: whole or absent, found damaged, safe to open."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmexp.errors import CheckpointError
+from lmexp.training import checkpoints
+from lmexp.training.checkpoint_io import keep_at_end, plain
+
+WEIGHTS = {"model.a": torch.arange(6.0).view(2, 3), "model.b": torch.ones(4)}
+STATE: dict[str, Any] = {"global_step": 3, "optimizer_states": [{"exp_avg": torch.zeros(2)}], "loops": {"n": 1}}
+
+
+def save(root: Path, step: int) -> Path:
+    """A checkpoint at a step."""
+    root.mkdir(exist_ok=True)
+    return checkpoints.write(root, step, WEIGHTS, STATE, {"validation/loss": 1.5})
+
+
+def test_weights_and_state_come_back(tmp_path: Path) -> None:
+    folder = save(tmp_path, 3)
+    weights = checkpoints.load_weights(folder)
+    assert weights.keys() == {"a", "b"}
+    assert torch.equal(weights["a"], WEIGHTS["model.a"])
+    state = checkpoints.load_state(folder)
+    assert torch.equal(state["optimizer_states"][0]["exp_avg"], torch.zeros(2))
+    assert checkpoints.verify(folder).metrics == {"validation/loss": 1.5}
+    assert checkpoints.find(tmp_path, "latest") == checkpoints.find(tmp_path, "3") == folder
+
+
+def test_tied_weights_are_stored_once_and_come_back_under_both_names(tmp_path: Path) -> None:
+    shared = torch.randn(3, 2)
+    folder = checkpoints.write(tmp_path, 1, {"head": shared, "embedding": shared, "own": shared.clone()}, {}, {})
+    assert checkpoints.read_manifest(folder).aliases == {"embedding": "head"}
+    weights = checkpoints.load_weights(folder)
+    assert torch.equal(weights["embedding"], shared)
+    assert torch.equal(weights["head"], shared)
+
+
+@pytest.mark.parametrize("name", [checkpoints.MODEL, checkpoints.STATE, checkpoints.MANIFEST])
+def test_every_cut_and_flipped_bit_is_found_and_the_one_before_is_used(tmp_path: Path, name: str) -> None:
+    before, newest = save(tmp_path, 1), save(tmp_path, 2)
+    whole = (newest / name).read_bytes()
+    offsets = range(0, len(whole), max(1, len(whole) // 40))
+    for offset in offsets:
+        flipped = bytearray(whole)
+        flipped[offset] ^= 4
+        for damaged in (bytes(flipped), whole[:offset]):
+            (newest / name).write_bytes(damaged)
+            warnings: list[str] = []
+            found = checkpoints.latest(tmp_path, warn=warnings.append)
+            if found == newest:  # only a manifest has bits that say nothing: its metrics and its spaces
+                assert name == checkpoints.MANIFEST
+                assert checkpoints.verify(newest).files == checkpoints.verify(before).files
+            else:
+                assert found == before
+                assert str(newest) in warnings[0]
+    (newest / name).write_bytes(whole)
+    assert checkpoints.latest(tmp_path) == newest
+
+
+def test_all_damaged_is_an_error(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    (folder / checkpoints.MODEL).unlink()
+    with pytest.raises(CheckpointError, match="every checkpoint is damaged"):
+        checkpoints.latest(tmp_path)
+
+
+@pytest.mark.parametrize("call", ["rename", "replace", "fsync"])
+@pytest.mark.parametrize("nth", range(1, 9))
+def test_a_failed_write_leaves_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int
+) -> None:
+    """The nth call that touches the disk fails, as on a full disk; LATEST names a whole checkpoint, nothing is left."""
+    old = save(tmp_path, 1)
+    calls = 0
+    real = getattr(os, call)
+
+    def failing(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            raise OSError(28, "No space left on device")
+        return real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, failing)
+        with contextlib.suppress(OSError):
+            save(tmp_path, 2)
+    found = checkpoints.latest(tmp_path)
+    assert found in (old, tmp_path / checkpoints.folder_name(2))
+    checkpoints.remove_unfinished(tmp_path)
+    assert not list(tmp_path.glob(".*"))
+    assert checkpoints.latest(tmp_path) == found
+    assert save(tmp_path, 3) == checkpoints.latest(tmp_path)
+
+
+def test_a_pickle_is_never_run(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    marker = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (marker,))
+
+    (folder / checkpoints.STATE).write_bytes(pickle.dumps(Payload(), protocol=2))
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoints.load_state(folder)
+    torch.save({"x": Payload()}, folder / checkpoints.STATE)
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoints.load_state(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("version", 2), ("format", "other")])
+def test_an_unknown_format_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    folder = save(tmp_path, 1)
+    path = folder / checkpoints.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(CheckpointError, match=r"expected format lmexp.checkpoint, version 1"):
+        checkpoints.read_manifest(folder)
+
+
+def test_a_missing_checkpoint_names_those_that_are_there(tmp_path: Path) -> None:
+    save(tmp_path, 7)
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint '9'; available: step-00000007"):
+        checkpoints.find(tmp_path, "9")
+
+
+@pytest.mark.parametrize(("keep", "left"), [("all", {1, 2, 3}), ("best", {2, 3}), ("last", {3}), ("none", set())])
+def test_keep_decides_what_stays(tmp_path: Path, keep: str, left: set[int]) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    (tmp_path / checkpoints.BEST).write_text(checkpoints.folder_name(2) + "\n")
+    keep_at_end(tmp_path, keep)
+    assert {path.name for path in checkpoints.steps(tmp_path)} == {checkpoints.folder_name(step) for step in left}
+    if keep == "best":
+        assert checkpoints.find(tmp_path, "best").name == checkpoints.folder_name(2)
+
+
+def test_only_plain_types_go_into_a_checkpoint() -> None:
+    value = {"a": [1, (2.0, "x")], "b": torch.ones(1), "c": None}
+    assert plain(value) == value
+    with pytest.raises(CheckpointError, match=r"checkpoint\.hyper_parameters\.path is a pathlib"):
+        plain({"hyper_parameters": {"path": Path("x")}})
