@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 TORCH_INDEX ?=
+BENCH ?= startup
 
 .DEFAULT_GOAL := help
 .PHONY: help train test check lint types bench clean force
@@ -36,8 +37,8 @@ lint: $(STAMP)  ## ruff, its rules and its format
 types: $(STAMP)  ## mypy --strict on lmexp/
 	$(call step,types,$(BIN)/mypy)
 
-bench: $(STAMP)  ## every benchmark in benchmarks/
-	$(foreach file,$(sort $(wildcard benchmarks/*.py)),$(call step,$(file),$(BIN)/python $(file) $(ARGS))$(newline))
+bench: $(STAMP)  ## a benchmark of benchmarks/: make bench BENCH=startup ARGS="--rounds 3"
+	$(call step,benchmarks/$(BENCH).py,$(BIN)/python -m benchmarks.$(BENCH) $(ARGS))
 
 clean:  ## remove what make and the tests made; outputs/ stays
 	rm -rf $(VENV) dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -70,9 +71,4 @@ PIP_INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.tx
 # $(call step,name,command): says which step runs, and which one failed.
 define step
 @printf '\n== $(1)\n'; $(2) || { code=$$?; printf '\n== FAILED: $(1)\n' >&2; exit $$code; }
-endef
-
-define newline
-
-
 endef

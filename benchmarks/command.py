@@ -27,18 +27,11 @@ MICRO = (
 """A model so small that all the rest shows, trained on lmexp's own source."""
 
 
-def lmexp(cwd: Path, *arguments: str, **env: str) -> Path:
-    """Run `lmexp train` in cwd to its end, without anybody's W&B account; the run folder. Raises where it fails."""
+def lmexp(cwd: Path, *overrides: str, **env: str) -> Path:
+    """Run `lmexp train` on one thread in cwd, to its end and without anybody's W&B account; the run folder."""
     before = set(cwd.glob("outputs/*/*/run.json"))
-    call(cwd, "train", *arguments, **env)
-    (made,) = set(cwd.glob("outputs/*/*/run.json")) - before
-    return made.parent
-
-
-def call(cwd: Path, *arguments: str, **env: str) -> None:
-    """Run an lmexp command on one thread and check its exit code."""
     done = subprocess.run(
-        [sys.executable, "-m", "lmexp", *arguments],
+        [sys.executable, "-m", "lmexp", "train", *overrides],
         cwd=cwd,
         env=environment(**env),
         stdout=subprocess.PIPE,
@@ -46,7 +39,9 @@ def call(cwd: Path, *arguments: str, **env: str) -> None:
         text=True,
     )
     if done.returncode:
-        raise SystemExit(f"lmexp {' '.join(arguments)}\nexit code {done.returncode}\n{done.stdout}")
+        raise SystemExit(f"lmexp train {' '.join(overrides)}\nexit code {done.returncode}\n{done.stdout}")
+    (made,) = set(cwd.glob("outputs/*/*/run.json")) - before
+    return made.parent
 
 
 def step_seconds(run: Path, first_step: int = 0) -> list[float]:
@@ -58,6 +53,6 @@ def step_seconds(run: Path, first_step: int = 0) -> list[float]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours, with lmexp importable, one thread and no W&B account."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    """Ours, with lmexp importable and one thread, without settings of lmexp or W&B and without a login."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "LMEXP_"))}
     return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NETRC": os.devnull, "NO_COLOR": "1"} | more

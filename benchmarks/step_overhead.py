@@ -16,6 +16,7 @@ reached. OVERRIDES after -- go to lmexp, to see what a setting costs: -- logger=
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -129,15 +130,17 @@ def lightning_run(steps: int) -> list[float]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(Module(), parts.batches)
-    blocks = [(after - before) / BLOCK for before, after in zip(ends, ends[1:], strict=False)]
+    trainer.fit(Module(), itertools.cycle(parts.batches))  # a list would mean one loader each
+    blocks = [(after - before) / BLOCK for before, after in itertools.pairwise(ends)]
     return blocks[WARM_UP_STEPS // BLOCK :]
 
 
 def in_own_process(side: str, steps: int) -> list[float]:
     """plain_run or lightning_run in a fresh process, in the environment in which lmexp runs."""
     call = f"import json; from benchmarks.step_overhead import *; print(json.dumps({side}_run({steps})))"
-    done = subprocess.run([sys.executable, "-c", call], env=environment(), check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", call], env=environment(), check=True, stdout=subprocess.PIPE, text=True
+    )
     blocks: list[float] = json.loads(done.stdout.splitlines()[-1])
     return blocks
 
@@ -160,9 +163,8 @@ def report(medians: dict[str, list[float]], steps: int, overrides: Sequence[str]
         over[side] = statistics.median(a - b for a, b in pairs)
         ratio = statistics.median(a / b for a, b in pairs)
         runs = ", ".join(f"{seconds * 1e6:.0f}" for seconds in medians[side])
-        lines.append(
-            f"| {side} | {statistics.median(medians[side]) * 1e6:.0f} | {over[side] * 1e6:+.0f} | {ratio:.3f} | {runs} |"
-        )
+        median = statistics.median(medians[side]) * 1e6
+        lines.append(f"| {side} | {median:.0f} | {over[side] * 1e6:+.0f} | {ratio:.3f} | {runs} |")
     reached = over["lmexp"] <= LARGEST_OVERHEAD
     lines += [
         "",

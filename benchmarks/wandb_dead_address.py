@@ -79,7 +79,7 @@ def report(pairs: Sequence[tuple[float, float]], steps: int) -> tuple[str, bool]
         *rows,
         f"| median | {auto:.0f} | {off:.0f} | **{statistics.median(ratios):.4f}** |",
         "",
-        f"95% interval of the median ratio, {len(pairs)} pairs, {N_RESAMPLES:,} resamples: **{low:.4f} to {high:.4f}**.",
+        f"95% interval of the median ratio: **{low:.4f} to {high:.4f}** ({N_RESAMPLES:,} resamples of the pairs).",
         f"Wanted: under {LARGEST_RATIO}: {'reached' if reached else 'not reached'}.",
         "",
         machine(),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lmexp import plugins
 from lmexp.config import compose as composing
 from lmexp.config.schema import TrainConfig
+from lmexp.errors import Stopped
 
 if TYPE_CHECKING:
     from lmexp.evaluation.row import Row
@@ -121,5 +122,10 @@ def trust(packages: list[str]) -> None:
 def _launch(run_dir: Path, config: TrainConfig) -> Run:
     from lmexp.runs import requests
 
-    config.launcher.launch(run_dir, run_dir, config.trainer.world_size(), requests.work)
+    try:
+        config.launcher.launch(run_dir, run_dir, config.trainer.world_size(), requests.work)
+    except (Stopped, KeyboardInterrupt) as stopped:
+        packages = "".join(f"-p {name} " for name in plugins.trusted())
+        print(f"{stopped or 'interrupted'}; go on with: lmexp {packages}resume {run_dir}", flush=True)
+        raise
     return Run(path=run_dir)

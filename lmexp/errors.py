@@ -15,6 +15,16 @@ traceback; `LMEXP_TRACEBACK=1` shows the traceback too.
 
 from __future__ import annotations
 
+import signal
+
+STOP_SIGNALS = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "preempted",
+    signal.SIGUSR1: "preempted",
+    signal.SIGUSR2: "preempted",
+}
+"""Signal that asks a run to stop -> the state in which it leaves the run."""
+
 
 class LmexpError(Exception):
     """Base of all errors below."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,19 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lmexp import plugins
-from lmexp.config.schema import COMMANDS, DICT_GROUPS, SCHEMAS
+from lmexp.config.overrides import NULLABLE, literal_override, refuse_hydra_settings
+from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, SCHEMAS, field_names
 from lmexp.errors import ConfigError
 from lmexp.paths import CONF_DIR
 
-RAW_TEXT_KEYS = ("prompt", "run", "data.path")
-"""Keys whose value is taken literally, so that no character of it needs Hydra's quoting."""
-
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ConfigError, AttributeError, ValueError)
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ConfigError, YAMLError, AttributeError, ValueError)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,7 +42,7 @@ class Composed:
     node: DictConfig
     """The same before interpolations were resolved."""
     overrides: list[str]
-    """What was typed."""
+    """What was typed, as Hydra reads it."""
     choices: dict[str, str]
     """Group -> chosen option, for the groups that hold one."""
 
@@ -75,7 +72,7 @@ class Composer:
     def compose(self, overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
         """The untyped config and the group choices; Hydra's own errors."""
         full = hydra_compose(self.command, [*overrides, *self._search_path], return_hydra_config=True)
-        choices = {k: str(v) for k, v in full.hydra.runtime.choices.items() if v is not None and "hydra/" not in k}
+        choices = {k: str(v) for k, v in full.hydra.runtime.choices.items() if v and v != "null" and "hydra/" not in k}
         with open_dict(full):
             del full["hydra"]
         return full, choices
@@ -84,21 +81,23 @@ class Composer:
         """The YAML files and schemas that make up the config, in the order in which they are merged."""
         defaults = self.loader.compute_defaults_list(self.command, [*overrides, *self._search_path], RunMode.RUN)
         return [
-            LoadedFile(config_path=d.config_path, package=d.package or "", path=self._file(d.config_path))
+            LoadedFile(config_path=d.config_path, package=d.package or "", path=self.file(d.config_path))
             for d in defaults.defaults
             if d.config_path is not None and not d.config_path.startswith("hydra/")
         ]
 
-    def _file(self, config_path: str) -> Path | None:
+    def file(self, config_path: str) -> Path | None:
+        """The YAML file of group/option."""
         for folder in [CONF_DIR, *self.config_dirs]:
             if (path := folder / f"{config_path}.yaml").is_file():
                 return path
         return None
 
     def groups(self) -> list[str]:
-        """Groups whose option can be chosen by `group=option`."""
-        found = self.loader.get_group_options("", ObjectType.GROUP, self.command, self._search_path)
-        return sorted(set(found) - {"hydra", "schema"})
+        """Groups of this command, whose option is chosen by `group=option`."""
+        defaults = OmegaConf.load(CONF_DIR / f"{self.command}.yaml").defaults
+        named = [str(group) for entry in defaults if isinstance(entry, DictConfig) for group in entry]
+        return sorted(group for group in named if not group.startswith("/"))
 
     def options(self, group: str) -> list[str]:
         """Options of a group."""
@@ -127,21 +126,23 @@ def compose(
     overrides: as typed, e.g. ["model=llama_tiny", "optimizer.lr=3e-4"].
     Raises ConfigError naming every bad override, failed check and broken file.
     """
-    overrides = [literal_override(o) for o in overrides or []]
+    typed = overrides or []
+    read = [literal_override(text) for text in typed]
     with composer(command, config_dirs) as composing:
         try:
-            node, choices = composing.compose(overrides)
+            node, choices = composing.compose(read)
+            refuse_hydra_settings(read)
             if command == "train":
                 name_run(node, choices)
             config = to_typed(node)
         except COMPOSE_ERRORS as error:
             from lmexp.config.diagnose import diagnose
 
-            findings = diagnose(composing, overrides)
-            if not findings:
-                raise
-            raise ConfigError("\n".join(findings)) from error
-    return Composed(config=config, node=node, overrides=overrides, choices=choices)
+            message = "\n".join(diagnose(composing, read, error))
+            for text, literal in zip(typed, read, strict=True):
+                message = message.replace(f"{literal}:", f"{text}:")
+            raise ConfigError(message) from error
+    return Composed(config=config, node=node, overrides=read, choices=choices)
 
 
 def name_run(node: DictConfig, choices: dict[str, str]) -> None:
@@ -155,38 +156,36 @@ def name_run(node: DictConfig, choices: dict[str, str]) -> None:
 
 def to_typed(node: DictConfig) -> Any:
     """The dataclass tree; every `__post_init__` check has passed."""
-    missing = sorted(OmegaConf.missing_keys(node))
-    if missing:
-        raise ConfigError(f"{missing[0]} must be given, e.g. {missing[0]}=...")
+    check_shape(node)
     return OmegaConf.to_object(node)
 
 
-def literal_override(typed: str) -> str:
-    """The override as Hydra should read it.
+def check_shape(node: DictConfig, where: str = "") -> None:
+    """Raise ConfigError for a missing value, a key that the dataclass lacks, or a kind that isn't its own."""
+    schema = OmegaConf.get_type(node)
+    known = field_names(schema)
+    for key in map(str, node):
+        full_key = f"{where}.{key}" if where else key
+        if known and key not in known:
+            raise ConfigError(f"{where or 'the config'} has no {key!r}{known_keys(key, known)}")
+        if OmegaConf.is_missing(node, key):
+            raise ConfigError(f"{full_key} must be given, e.g. {full_key}=...")
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+            check_shape(child, full_key)
+    if schema is not None and "kind" in known and schema not in BASES.values():
+        kind = next(f.default for f in fields(schema) if f.name == "kind")
+        if node.kind != kind:
+            group = where.partition(".")[0]
+            raise ConfigError(
+                f"{where}.kind is {node.kind!r}, but the fields beside it are those of {kind!r}; "
+                f"choose a kind by its group, {group}=..., not by {where}.kind"
+            )
 
-    `+experiment=x`, the habit of lightning-hydra-template, becomes `experiment=x`; text keys are quoted.
-    """
-    if typed.startswith("+experiment="):
-        return typed[1:]
-    key, equals, value = typed.partition("=")
-    if equals and key.lstrip("+") in RAW_TEXT_KEYS and value and not _is_quoted(value) and value != "null":
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-        return f"{key}='{escaped}'" if "${oc.env:" not in value else typed
-    return typed
 
-
-def parse_override(text: str) -> Override:
-    """Hydra's parse of one override, or a ConfigError that shows how to quote."""
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException:
-        key, _, value = text.partition("=")
-        hint = f"quote it: '{key}=\"{value}\"'" if value else "write key=value, e.g. optimizer.lr=3e-4"
-        raise ConfigError(f"{text}: can't be read as an override; {hint}") from None
-
-
-def _is_quoted(value: str) -> bool:
-    return len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
+def known_keys(wrong: str, known: list[str]) -> str:
+    """'; it has a, b, c; did you mean b?'"""
+    return f"; it has {', '.join(known)}{plugins.did_you_mean(wrong, known)}"
 
 
 def store_schemas() -> None:
@@ -200,15 +199,11 @@ def store_schemas() -> None:
             if schema.__module__.partition(".")[0] != "lmexp":
                 package = f"{group}.{kind}" if group in DICT_GROUPS else group
                 store.store(group=group, name=kind, node=_node(schema), package=package)
+    for group in NULLABLE:
+        store.store(group=group, name="null", node={}, package="_global_")
 
 
 def _node(schema: type) -> DictConfig:
     """A schema as a node, without running its checks: YAML and overrides may still fill it."""
     node: DictConfig = OmegaConf.structured(schema)
     return node
-
-
-def trusted_plugins(names: list[str]) -> None:
-    """Import what -p names and what installed packages offer, so that their kinds are known."""
-    plugins.trust_entry_points()
-    plugins.trust(names)

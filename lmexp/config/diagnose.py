@@ -8,97 +8,138 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lmexp.config.compose import COMPOSE_ERRORS, Composer, name_run, parse_override, to_typed
+from lmexp.config.compose import COMPOSE_ERRORS, Composer, LoadedFile, check_shape, name_run, to_typed
 from lmexp.config.lines import line_of
-from lmexp.config.schema import DICT_GROUPS
+from lmexp.config.overrides import parse_override, refuse_hydra_settings
+from lmexp.config.schema import DICT_GROUPS, SCHEMAS, field_names
+from lmexp.config.translate import from_file, in_words, one_line, target_hint, type_error
 from lmexp.errors import ConfigError
 from lmexp.plugins import did_you_mean
 
-TARGET_HINT = """{key}: config text never chooses code, so there is no _target_; for code of your own write
-    {group}:
-      kind: custom
-      target: my_pkg.module:ClassName
-      args: {{...}}
-  or on the command line: lmexp -p my_pkg ... {group}=custom {group}.target=my_pkg.module:ClassName"""
+NODE_ERRORS = (ConfigError, OmegaConfBaseException, AttributeError)
 
 
-def diagnose(composer: Composer, overrides: list[str]) -> list[str]:
-    """Every finding as one message; empty when nothing could be pinned down."""
+def diagnose(composer: Composer, overrides: list[str], error: Exception) -> list[str]:
+    """Every finding as one message. error: what composing stopped at, told where nothing else can be pinned down."""
     findings: list[str] = []
-    parsed: list[Override] = []
+    choices: list[Override] = []
+    values: list[Override] = []
+    groups = composer.groups()
     for text in overrides:
         try:
-            parsed.append(parse_override(text))
-        except ConfigError as error:
-            findings.append(str(error))
-    groups = set(composer.groups())
-    chosen = _check_choices(composer, [o for o in parsed if o.key_or_group in groups], findings)
+            refuse_hydra_settings([text])
+            override = parse_override(text)
+        except ConfigError as refused:
+            findings.append(str(refused))
+            continue
+        is_choice = override.key_or_group in groups and not isinstance(override.value(), dict)
+        if override.is_sweep_override():
+            findings.append(
+                f"{text}: several values make a sweep, and this command runs one config; give one value, or quote it"
+            )
+        elif is_choice or override.is_hydra_override():
+            choices.append(override)
+        else:
+            values.append(override)
+    chosen = _check_choices(composer, choices, findings)
     try:
-        base, choices = composer.compose(chosen)
-    except COMPOSE_ERRORS as error:
-        return [*findings, _from_file(composer, chosen, error)]
+        base, names = composer.compose(chosen)
+    except COMPOSE_ERRORS as broken:
+        return [*findings, from_file(composer, chosen, "", broken)]
     if composer.command == "train":
-        name_run(base, choices)
+        name_run(base, names)
     good: list[Override] = []
-    for override in parsed:
-        if override.key_or_group not in groups and not override.is_hydra_override():
-            finding = _check_value(base, override)
-            if finding is None:
-                good.append(override)
-            else:
-                findings.append(finding)
-    findings += _check_nodes(base, good)
-    return list(dict.fromkeys(findings))
+    for override in values:
+        finding = _check_value(base, override)
+        if finding is None:
+            good.append(override)
+        else:
+            findings.append(finding)
+    findings += _check_nodes(base, good, lambda: composer.files(chosen))
+    return list(dict.fromkeys(findings)) or [one_line(error)]
 
 
 def _check_choices(composer: Composer, choices: list[Override], findings: list[str]) -> list[str]:
     """The choices that compose; what is wrong with the others goes to findings."""
-    good: list[str] = []
+    plausible: list[str] = []
     for override in choices:
-        group, text = override.key_or_group, override.input_line or ""
-        options = composer.options(group)
-        value = override.value()
-        wanted = [str(v) for v in value] if isinstance(value, list) else [] if value is None else [str(value)]
-        unknown = [name for name in wanted if name not in options]
-        if isinstance(value, dict):
-            findings.append(f"{text}: {group} is a group; expected one of {', '.join(options)}")
-        elif unknown:
-            findings.append(
-                f"{text}: there is no {group}={unknown[0]}{did_you_mean(unknown[0], options)}; "
-                f"expected one of {', '.join(options)}"
-            )
-        elif isinstance(value, list) and group not in DICT_GROUPS:
-            findings.append(f"{text}: {group} takes one option, got a list; several at once only in {DICT_GROUPS}")
+        finding = None if override.is_hydra_override() else _check_choice(composer, override)
+        if finding is None:
+            plausible.append(override.input_line or "")
         else:
-            try:
-                composer.compose([*good, text])
+            findings.append(finding)
+    good: list[str] = []
+    while len(good) < len(plausible):
+        rest = plausible[len(good) :]
+        if _composes(composer, plausible) is None:
+            return plausible
+        for text in rest:
+            error = _composes(composer, [*good, text])
+            if error is None:
                 good.append(text)
-            except COMPOSE_ERRORS as error:
-                findings.append(_from_file(composer, [*good, text], error))
+            else:
+                findings.append(from_file(composer, [*good, text], text, error))
+                plausible.remove(text)
+                break
     return good
+
+
+def _composes(composer: Composer, choices: list[str]) -> Exception | None:
+    """The error that Hydra stops at, or None."""
+    try:
+        composer.compose(choices)
+    except COMPOSE_ERRORS as error:
+        return error
+    return None
+
+
+def _check_choice(composer: Composer, override: Override) -> str | None:
+    """What is wrong with one choice before any file is read, or None."""
+    group, text, value = override.key_or_group, override.input_line or "", override.value()
+    if override.package is not None:
+        return f"{text}: the place of a group is fixed; write {group}={value}"
+    if override.is_add():
+        return f"{text}: {group} is there already; write {group}={value}, without the +"
+    if override.is_delete():
+        return None
+    options = composer.options(group)
+    wanted = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+    unknown = [name for name in wanted if name not in options]
+    if value is None:
+        return f"{text}: {group} can't be null; expected one of {', '.join(options)}"
+    if unknown:
+        near = did_you_mean(unknown[0], options)
+        return f"{text}: there is no {group}={unknown[0]}; expected one of {', '.join(options)}{near}"
+    if isinstance(value, list) and group not in DICT_GROUPS:
+        return f"{text}: {group} takes one option, got a list; several at once only in {' and '.join(DICT_GROUPS)}"
+    return None
 
 
 def _check_value(base: DictConfig, override: Override) -> str | None:
     """What is wrong with one value override on its own, or None."""
     key, text = override.key_or_group, override.input_line or ""
     if key.rpartition(".")[2] == "_target_":
-        return TARGET_HINT.format(key=text, group=key.partition(".")[0])
+        return f"{text}: {target_hint(key)}"
     unknown = unknown_key(base, key)
     if unknown is not None:
         return f"{text}: {unknown}"
-    if override.is_sweep_override():
-        return f"{text}: several values make a sweep, and this command runs one config; give one value, or quote it"
+    if override.is_delete():
+        if key.count(".") == 1 and key.partition(".")[0] in DICT_GROUPS:
+            return None
+        return f"{text}: a setting can't be taken away; give it another value, {key}=..."
+    if override.is_add() and not override.is_force_add() and not _is_free(key):
+        return f"{text}: {key} is there already; write it without the +"
     try:
         _with(base, [override])
     except (OmegaConfBaseException, AttributeError) as error:
-        return f"{text}: {_type_error(base, key, error)}"
+        return f"{text}: {type_error(base, key, text, error)}"
     return None
 
 
@@ -111,41 +152,97 @@ def _with(base: DictConfig, overrides: list[Override]) -> DictConfig:
     return node
 
 
-def _check_nodes(base: DictConfig, overrides: list[Override]) -> list[str]:
-    """The failed checks of the nodes, else those of the whole config.
+def _check_nodes(base: DictConfig, overrides: list[Override], files: Callable[[], list[LoadedFile]]) -> list[str]:
+    """The failed checks of every node; where all nodes pass, those of the whole config.
 
     A node tells its first failure only; so the override that caused it is taken away, and the node is asked again.
     """
     findings: list[str] = []
     remaining = list(overrides)
-    while (failure := _first_failure(_with(base, remaining))) is not None:
-        findings.append(failure)
-        for culprit in reversed(remaining):
-            fewer = [override for override in remaining if override is not culprit]
-            if _first_failure(_with(base, fewer)) != failure:
-                remaining = fewer
+    without = _failures(base)
+    for where in [*_failures(_with(base, remaining)), ""]:
+        for _ in range(len(overrides) + 1):
+            failure = _failures(_with(base, remaining)).get(where)
+            if failure is None:
                 break
-        else:
-            break
+            findings.append(failure + _origins(failure, remaining, files()))
+            culprit = _culprit(base, remaining, where, failure)
+            if culprit is None:
+                break
+            remaining.remove(culprit)
+            if _failures(_with(base, remaining)).get(where) == without.get(where):
+                break  # what is left is the default's own failure, which the override hid
     return findings
 
 
-def _first_failure(node: DictConfig) -> str | None:
-    """The first node that doesn't pass its check, or the whole config's check; None when all is well."""
-    for key in sorted(OmegaConf.missing_keys(node)):
-        return f"{key} must be given, e.g. {key}=..."
-    parts = [(str(key), child) for key, child in node.items() if isinstance(child, DictConfig)]
-    parts += [(f"{key}.{name!s}", inner) for key, child in parts for name, inner in child.items() if key in DICT_GROUPS]
-    for key, child in parts:
-        try:
-            OmegaConf.to_object(child)
-        except (ConfigError, OmegaConfBaseException, AttributeError) as error:
-            return _node_error(key, child, error)
-    try:
-        to_typed(node)
-    except (ConfigError, OmegaConfBaseException, AttributeError) as error:
-        return _one_line(error)
+def _culprit(base: DictConfig, overrides: list[Override], where: str, failure: str) -> Override | None:
+    """The override without which the node doesn't fail in this way."""
+    for override in reversed(overrides):
+        fewer = [o for o in overrides if o is not override]
+        if _failures(_with(base, fewer)).get(where) != failure:
+            return override
     return None
+
+
+def _failures(node: DictConfig) -> dict[str, str]:
+    """Node -> the first check that it doesn't pass; "" -> the whole config's, asked only where all nodes pass."""
+    parts = _children(node)
+    parts += [
+        (f"{key}.{name}", inner) for key, child in parts if key in DICT_GROUPS for name, inner in _children(child)
+    ]
+    failures: dict[str, str] = {}
+    for key, child in parts:
+        failure = _failure(child, key) if key not in DICT_GROUPS else None
+        if failure is not None:
+            failures[key] = _with_name(failure, key)
+    if not failures:
+        try:
+            to_typed(node)
+        except NODE_ERRORS as error:
+            failures[""] = in_words(error)
+    return failures
+
+
+def _children(node: DictConfig) -> list[tuple[str, DictConfig]]:
+    """The nodes below, by key; not null ones."""
+    found = node.items_ex(resolve=False)
+    return [(str(key), child) for key, child in found if isinstance(child, DictConfig) and not child._is_none()]
+
+
+def _failure(node: DictConfig, key: str) -> str | None:
+    group, _, name = key.partition(".")
+    if name and OmegaConf.is_missing(node, "kind"):
+        touched = next((f"{key}.{k!s}" for k in node if not OmegaConf.is_missing(node, k)), key)
+        return (
+            f"{touched} is set, but {group} doesn't hold {name}; choose it too, {group}=[...,{name}], or leave this out"
+        )
+    try:
+        check_shape(node, key)
+        OmegaConf.to_object(node)
+    except NODE_ERRORS as error:
+        return in_words(error)
+    return None
+
+
+def _with_name(failure: str, key: str) -> str:
+    """A check of one of several says `evaluation.split`; this makes it `evaluation.perplexity.split`."""
+    group, _, name = key.partition(".")
+    if name and not failure.startswith(f"{key}."):
+        return re.sub(rf"\b{group}\.(?=\w)", f"{key}.", failure)
+    return failure
+
+
+def _origins(failure: str, typed: list[Override], files: list[LoadedFile]) -> str:
+    """' (file:line sets x)' for the keys of a message that a file of the user's sets."""
+    said = []
+    for key in dict.fromkeys(re.findall(r"\b(?:[a-z_]\w*\.)+[a-z_]\w*", failure)):
+        if any(override.key_or_group == key for override in typed):
+            continue
+        lines = [(f.path, line_of(f.path, f.package, key)) for f in files if f.path is not None]
+        found = [(path, line) for path, line in lines if line is not None]
+        if found:
+            said.append(f"{found[-1][0]}:{found[-1][1]} sets {key}")
+    return f" ({', '.join(said)})" if said else ""
 
 
 def unknown_key(base: DictConfig, key: str) -> str | None:
@@ -153,108 +250,45 @@ def unknown_key(base: DictConfig, key: str) -> str | None:
     node: Any = base
     parts = key.split(".")
     for depth, part in enumerate(parts):
-        if isinstance(node, DictConfig):
-            if part == "args" or (depth and parts[depth - 1] == "args"):
-                return None  # free-form: checked against the class's signature
+        here = ".".join(parts[:depth])
+        if isinstance(node, DictConfig) and not node._is_none():
             if part in node:
                 node = node._get_node(part)
+                if part == "args":
+                    return None  # free-form: checked against the class's signature
                 continue
-            here = ".".join(parts[:depth])
             known = [str(k) for k in node]
             if depth == 0:
                 return f"there is no {part!r}{_elsewhere(base, parts, known)}"
-            if depth == 1 and here in DICT_GROUPS:
-                both = ",".join([*known, part])
-                return f"{here} holds {', '.join(known) or 'nothing'}; to have {part!r} too, write {here}=[{both}]"
-            hint = did_you_mean(part, known) or _elsewhere(base, parts, known)
-            return f"{here} has no {part!r}{hint}; it has {', '.join(known)}"
+            if here in DICT_GROUPS:
+                chosen = ",".join([*known, part])
+                return f"{here} holds {', '.join(known) or 'nothing'}; to have {part!r} too, write {here}=[{chosen}]"
+            return f"{here} has no {part!r}; it has {', '.join(known)}{_nearest(base, parts, known)}"
         if node is None or (isinstance(node, DictConfig | ListConfig) and node._is_none()):
-            return f"{'.'.join(parts[:depth])} is null here, so it has no {part!r}; choose {parts[0]}=... first"
+            return f"{here} is null here, so it has no {part!r}; choose {parts[0]}=... first"
         if not isinstance(node, ListConfig):
-            return f"{'.'.join(parts[:depth])} is a single value, it has no {part!r}"
+            return f"{here} is a single value, it has no {part!r}"
     return None
+
+
+def _is_free(key: str) -> bool:
+    """Whether any key may be added here: below args."""
+    return ".args." in f"{key}."
+
+
+def _nearest(base: DictConfig, parts: list[str], known: list[str]) -> str:
+    """Where the key may have been meant: a near sibling, another option of the group, or another group."""
+    near = did_you_mean(parts[-1], known)
+    kinds = SCHEMAS.get(parts[0], {}) if not near and len(parts) == 2 else {}
+    having = [kind for kind, schema in kinds.items() if parts[-1] in field_names(schema)]
+    if having:
+        return f"; {' and '.join(f'{parts[0]}={kind}' for kind in having)} {'have' if having[1:] else 'has'} it"
+    return near or _elsewhere(base, parts, known)
 
 
 def _elsewhere(base: DictConfig, parts: list[str], siblings: list[str]) -> str:
     """'; did you mean optimizer.lr?' for a key that exists in another place, or a near sibling."""
-    for group, child in base.items():
-        if isinstance(child, DictConfig) and parts[-1] in child:
-            return f"; did you mean {group!s}.{parts[-1]}?"
+    for group, child in _children(base):
+        if parts[-1] in child:
+            return f"; did you mean {group}.{parts[-1]}?"
     return did_you_mean(parts[-1], siblings)
-
-
-def _type_error(base: DictConfig, key: str, error: Exception) -> str:
-    """Expected and got, in the words of the dataclass."""
-    parent_key, _, name = key.rpartition(".")
-    parent = OmegaConf.select(base, parent_key) if parent_key else base
-    schema = OmegaConf.get_type(parent) if parent is not None else None
-    if schema is None or not is_dataclass(schema):
-        return _one_line(error)
-    found: Field[Any] | None = next((f for f in fields(schema) if f.name == name), None)
-    if found is None:
-        return _one_line(error)
-    default = "" if found.default is MISSING else f", e.g. {key}={found.default}"
-    got = re.search(r"Value '(.*?)' of type '(\w+)'", str(error))
-    given = f", got {got[1]!r}" if got else ""
-    return f"expected {_type_name(str(found.type))}{given}{default}"
-
-
-def _type_name(annotation: str) -> str:
-    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "None": "null"}
-    parts = [words.get(part.strip(), part.strip()) for part in annotation.split("|")]
-    return " or ".join(parts)
-
-
-def _node_error(key: str, node: DictConfig, error: Exception) -> str:
-    if isinstance(error, AttributeError) and "object has no attribute" in str(error):
-        schema = OmegaConf.get_type(node)
-        known = [f.name for f in fields(schema)] if schema is not None and is_dataclass(schema) else []
-        extra = [str(k) for k in node if k not in known]
-        if extra:
-            return f"{key} has no {extra[0]!r}{did_you_mean(extra[0], known)}; it has {', '.join(known)}"
-    return _one_line(error)
-
-
-def _from_file(composer: Composer, overrides: list[str], error: Exception) -> str:
-    """The first error of a YAML file, with the file and the line."""
-    text = str(error)
-    for cause in (error.__cause__, error.__context__):
-        text += f"\n{cause}" if cause is not None else ""
-    named = re.search(r"In '([^']+)'", text)
-    key = re.search(r"full_key: (\S+)", text)
-    message = _one_line(error)
-    wrong = re.search(r"Key '([^']+)' not in '(\w+)'", text)
-    if wrong:
-        message = f"there is no key {wrong[1]!r} in {wrong[2]}"
-        if wrong[1] == "_target_" and key:
-            message = TARGET_HINT.format(key=key[1], group=key[1].partition(".")[0])
-        elif known := _known_fields(wrong[2]):
-            message += f"{did_you_mean(wrong[1], known)}; it has {', '.join(known)}"
-            if "path" not in known and wrong[2] == "EvaluationConfig":
-                message += "; the file sets a field of an evaluation that is not chosen"
-    for loaded in composer.files(overrides):
-        if loaded.path is not None and named and loaded.config_path == named[1]:
-            full = f"{loaded.package}.{wrong[1]}" if wrong else key[1] if key else ""
-            line = line_of(loaded.path, loaded.package, key[1] if key else full)
-            return f"{loaded.path}{f':{line}' if line else ''}: {message}"
-    return message
-
-
-def _known_fields(class_name: str) -> list[str]:
-    from lmexp.config.schema import BASES, COMMANDS, SCHEMAS
-
-    everything: list[Any] = [*COMMANDS.values(), *BASES.values()]
-    everything += [schema for kinds in SCHEMAS.values() for schema in kinds.values()]
-    for root in COMMANDS.values():
-        everything += [f.default_factory for f in fields(root) if isinstance(f.default_factory, type)]
-    for schema in everything:
-        if schema.__name__ == class_name and is_dataclass(schema):
-            return [f.name for f in fields(schema)]
-    return []
-
-
-def _one_line(error: BaseException) -> str:
-    """The message without Hydra's and OmegaConf's appendix."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    kept = [x for x in lines if x and not x.startswith(("full_key:", "reference_type=", "object_type=", "Set the env"))]
-    return "; ".join(kept) or type(error).__name__

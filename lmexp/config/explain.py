@@ -8,9 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lmexp.config.compose import Composer, compose, composer, literal_override, parse_override
+from lmexp.config.compose import Composer, compose, composer
 from lmexp.config.diagnose import unknown_key
 from lmexp.config.lines import line_of
+from lmexp.config.overrides import literal_override, parse_override
 from lmexp.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ Config text never chooses code: a node's `kind` is looked up in SCHEMAS, and not
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from lmexp.checks import at_least, one_of
@@ -71,6 +71,11 @@ SCHEMAS: dict[str, dict[str, type]] = {
 
 DICT_GROUPS = ("callbacks", "evaluation")
 """Groups of which a config holds several at once, by name."""
+
+
+def field_names(schema: type | None) -> list[str]:
+    """Names of a dataclass's fields; empty for anything else."""
+    return [f.name for f in fields(schema)] if schema is not None and is_dataclass(schema) else []
 
 
 def register(group: str, kind: str, schema: type) -> None:
@@ -145,6 +150,11 @@ class TrainConfig:
         self._check_language_modeling()
         self._check_batch_size()
         self._check_monitors()
+        if self.trainer.precision == "16-mixed" and getattr(self.optimizer, "fused", False):
+            raise ConfigError(
+                "trainer.precision=16-mixed scales the gradients, which a fused optimizer undoes only after they were "
+                "clipped; set optimizer.fused=false, or use trainer.precision=bf16-mixed"
+            )
 
     def _check_language_modeling(self) -> None:
         for group in ("tokenizer", "model", "optimizer", "scheduler"):

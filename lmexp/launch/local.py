@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from lmexp import plugins
-from lmexp.errors import LaunchError, Stopped
+from lmexp.errors import STOP_SIGNALS, LaunchError, Stopped, UserError
+from lmexp.paths import LOGS_DIR
 from lmexp.runs import folder
+from lmexp.runs.ranks import FAILURE_VARIABLE
 
 
 def launch(
@@ -25,14 +30,57 @@ def launch(
         with threads(threads_per_process):
             run_here(work)
         return
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads_per_process or default_threads(world_size))}
-    returned = _torchrun([*_worker_arguments(), str(work)], world_size, environment, run_dir)
+    _run_workers(work, run_dir, world_size, threads_per_process or default_threads(world_size))
+
+
+def _run_workers(work: Path, run_dir: Path, world_size: int, threads_per_process: int) -> None:
+    """Start torchrun and pass signals on to it; raise what the first failing process said."""
+    failure = run_dir / LOGS_DIR / "failure.json"
+    failure.unlink(missing_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads_per_process), FAILURE_VARIABLE: str(failure.absolute())}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}"]
+    packages = [argument for name in plugins.trusted() for argument in ("-p", name)]
+    with open(run_dir / LOGS_DIR / "torchrun.log", "ab") as log:
+        # In a session of its own: the terminal's Ctrl-C reaches us alone, and we ask the workers to save.
+        process = subprocess.Popen(
+            [*command, "-m", "lmexp.worker", *packages, str(work)],
+            env=environment,
+            stderr=log,
+            start_new_session=True,
+        )
+        with _passing_on_signals(process) as received:
+            returned = process.wait()
     state = folder.read_state(run_dir)
-    if work == run_dir and state.state in ("interrupted", "preempted"):
-        raise Stopped(state.state, int(state.message.rpartition(" ")[2] or 0))
+    if work == run_dir and received and state.state in ("interrupted", "preempted"):
+        wanted = STOP_SIGNALS[received[0]]
+        folder.write_state(run_dir, wanted, phase=state.phase, step=state.step, message=state.message)
+        raise Stopped(wanted, state.step or 0)
+    if failure.exists():
+        told = json.loads(failure.read_text(encoding="utf-8"))
+        if told["exit_code"] == UserError.exit_code:
+            raise UserError(told["message"])
+        raise LaunchError(f"rank {told['rank']}: {told['message']}\ntracebacks of all ranks: {run_dir}/{LOGS_DIR}/")
     if returned:
-        message = state.message if state.state == "failed" else f"torchrun ended with exit code {returned}"
-        raise LaunchError(f"{message}\n  tracebacks of all ranks: {run_dir}/logs/rank-*.log")
+        raise LaunchError(f"torchrun ended with exit code {returned}; see {run_dir}/{LOGS_DIR}/torchrun.log")
+
+
+@contextmanager
+def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[list[signal.Signals]]:
+    """Every signal that asks us to stop becomes one SIGTERM to torchrun, which hands it to all workers."""
+    received: list[signal.Signals] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if not received:
+            print("saving a checkpoint, then stopping", flush=True)
+            process.terminate()
+        received.append(signal.Signals(number))
+
+    before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def default_threads(world_size: int) -> int:
@@ -54,22 +102,3 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _torchrun(arguments: list[str], world_size: int, environment: dict[str, str], run_dir: Path) -> int:
-    """Run torchrun in a session of its own, so that Ctrl-C reaches it once: from here, as a request to save."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}"]
-    with open(run_dir / "logs" / "torchrun.log", "ab") as log:
-        process = subprocess.Popen(
-            [*command, "-m", "lmexp.worker", *arguments], env=environment, stderr=log, start_new_session=True
-        )
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                print("Ctrl-C: saving a checkpoint, then stopping", flush=True)
-                process.terminate()
-
-
-def _worker_arguments() -> list[str]:
-    return [argument for name in plugins.trusted() for argument in ("-p", name)]

@@ -28,7 +28,7 @@ def execute(run_dir: Path) -> None:
         try:
             _execute(run_dir, ranks, note)
         except Stopped as stopped:
-            _write_state(run_dir, ranks, stopped.state, message=f"stopped at step {stopped.step}")
+            _write_state(run_dir, ranks, stopped.state, step=stopped.step, message="a checkpoint was written")
             raise
         except KeyboardInterrupt:
             _write_state(run_dir, ranks, "interrupted", message="stopped before a checkpoint could be written")
@@ -72,13 +72,12 @@ def _execute(run_dir: Path, ranks: Ranks, note: Callable[[str], None]) -> None:
         if tracker is not None:
             tracker.close(exit_code)
     if ranks.is_first:
+        from lmexp.reports.run_report import write_report
         from lmexp.training.checkpoint_io import keep_at_end
 
-        keep_at_end(run_dir / CHECKPOINTS_DIR, record.config.checkpoint.keep)
         folder.write_state(run_dir, "done", phase="evaluating")
-        from lmexp.reports.run_report import write_report
-
         print(f"report: {_shown(write_report(run_dir))}", flush=True)
+        keep_at_end(run_dir / CHECKPOINTS_DIR, record.config.checkpoint.keep)
     ranks.barrier()
 
 
@@ -141,10 +140,12 @@ def record_failure(run_dir: Path, rank: int, error: BaseException) -> None:
     folder.write_state(run_dir, "failed", phase=folder.read_state(run_dir).phase, message=message)
 
 
-def _write_state(run_dir: Path, ranks: Ranks, state: str, *, phase: str | None = None, message: str = "") -> None:
+def _write_state(
+    run_dir: Path, ranks: Ranks, state: str, *, phase: str | None = None, step: int | None = None, message: str = ""
+) -> None:
     if ranks.is_first:
         phase = phase or folder.read_state(run_dir).phase
-        folder.write_state(run_dir, state, phase=phase, message=message)
+        folder.write_state(run_dir, state, phase=phase, step=step, message=message)
 
 
 def _shown(path: Path) -> Path:

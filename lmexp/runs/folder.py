@@ -36,6 +36,8 @@ class State:
     state: str
     phase: str = "training"
     """training, then evaluating: a run killed while evaluating doesn't train again."""
+    step: int | None = None
+    """Optimizer step at which a signal ended the run."""
     message: str = ""
     updated: str = ""
     host: str = ""
@@ -71,10 +73,13 @@ def create(root: Path, folder: str, name: str) -> Path:
     return run_dir
 
 
-def write_state(run_dir: Path, state: str, *, phase: str = "training", message: str = "") -> None:
+def write_state(
+    run_dir: Path, state: str, *, phase: str = "training", step: int | None = None, message: str = ""
+) -> None:
     """Replace state.json atomically."""
     assert state in STATES, state
-    record = State(state=state, phase=phase, message=message, updated=now(), host=socket.gethostname(), pid=os.getpid())
+    record = State(state=state, phase=phase, step=step, message=message, updated=now())
+    record.host, record.pid = socket.gethostname(), os.getpid()
     body = {"format": FORMAT, "version": VERSION, **asdict(record)}
     write_atomically(run_dir / STATE_JSON, json.dumps(body, indent=2) + "\n")
 
@@ -90,7 +95,10 @@ def read_state(run_dir: Path) -> State:
         raise RunError(f"{path}: not JSON ({error}); the file is damaged") from None
     if body.pop("format", None) != FORMAT or body.pop("version", None) != VERSION:
         raise RunError(f"{path}: expected format {FORMAT}, version {VERSION}")
-    return State(**{name: body[name] for name in State.__slots__})
+    try:
+        return State(**{name: body[name] for name in State.__slots__})
+    except KeyError as error:
+        raise RunError(f"{path}: lacks {error}; the file is damaged") from None
 
 
 def state_now(run_dir: Path) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+FAILURE_VARIABLE = "LMEXP_FAILURE_FILE"
+"""Environment variable: where the first failing process of several writes {rank, message, exit_code}."""
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Ranks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,21 @@ class CheckpointWriter(Checkpoint):
     A step that is validated too is saved after its validation, so that a resumed run neither repeats nor skips it.
     """
 
-    def __init__(self, root: Path, config: CheckpointConfig, total_steps: int, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        root: Path,
+        config: CheckpointConfig,
+        *,
+        total_steps: int | None,
+        stop: StopRequest,
+        before_save: Callable[[], None] | None = None,
+    ) -> None:
+        """before_save makes durable what must not be younger than the checkpoint: the rows logged so far."""
         self.root = root
         self.config = config
         self.total_steps = total_steps
         self.stop = stop
+        self.before_save = before_save
         self.best_value: float | None = None
         self.best_step: int | None = None
         self._saved_step = -1
@@ -129,6 +140,8 @@ class CheckpointWriter(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         step = trainer.global_step
+        if self.before_save is not None:
+            self.before_save()
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         path = self.root / checkpoints.folder_name(step)
         trainer.save_checkpoint(path, storage_options=metrics)

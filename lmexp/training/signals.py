@@ -10,12 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-STATES = {
-    signal.SIGINT: "interrupted",
-    signal.SIGTERM: "preempted",
-    signal.SIGUSR1: "preempted",
-    signal.SIGUSR2: "preempted",
-}
+from lmexp.errors import STOP_SIGNALS
 
 
 class StopRequest:
@@ -32,11 +27,11 @@ class StopRequest:
     @property
     def state(self) -> str:
         """interrupted (Ctrl-C) or preempted."""
-        return STATES[self.received] if self.received is not None else "preempted"
+        return STOP_SIGNALS[self.received] if self.received is not None else "preempted"
 
     def install(self) -> None:
         """Take the signals over; after Lightning, whose SIGTERM handler talks to other processes."""
-        for number in STATES:
+        for number in STOP_SIGNALS:
             self._before[number] = signal.signal(number, self._note)
 
     def uninstall(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from lmexp.errors import LmexpError
 from lmexp.tasks.base import Task
 from lmexp.tracking.tracker import Tracker
 from lmexp.training.progress import Progress
@@ -106,7 +108,13 @@ class StepLog(pl.Callback):
         self._collect(trainer, task)
         nats, targets = self._carried
         self._carried = (0.0, 0)
-        metrics = {"train/loss": nats / targets, "train/learning_rate": task.learning_rate()}
+        loss = nats / targets
+        if not math.isfinite(loss):  # the same on all processes, so all stop
+            raise LmexpError(
+                f"train/loss is {loss} at step {trainer.global_step}: training diverged; lower optimizer.lr "
+                f"(or raise scheduler.warmup_steps) and start again; the checkpoints before this step are whole"
+            )
+        metrics = {"train/loss": loss, "train/learning_rate": task.learning_rate()}
         if task.grad_norm is not None:
             metrics["train/grad_norm"] = float(task.grad_norm)
         if self.tokens_per_step is not None:

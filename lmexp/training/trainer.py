@@ -109,12 +109,13 @@ def fit(
     steps = f"{parts.total_steps:,} steps" if parts.total_steps else f"{config.trainer.max_epochs} epochs"
     per_step = f" of {parts.tokens_per_step:,} tokens" if parts.tokens_per_step else ""
     say(f"training {n_parameters:,} parameters for {steps}{per_step} ({config.trainer.precision}){start}")
-    trainer.fit(
-        parts.module,
-        datamodule=parts.datamodule,
-        ckpt_path=None if resumed is None else str(resumed),
-        weights_only=True,
-    )
+    checkpoint = None if resumed is None else str(resumed)
+    try:
+        trainer.fit(parts.module, datamodule=parts.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:  # how Lightning answers a KeyboardInterrupt
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker | None, rank: int) -> pl.Trainer:
@@ -132,7 +133,13 @@ def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker 
             tokens_per_step=parts.tokens_per_step,
         ),
         *(callback.build() for callback in config.callbacks.values()),
-        CheckpointWriter(run_dir / CHECKPOINTS_DIR, config.checkpoint, total_steps or -1, StopRequest()),
+        CheckpointWriter(
+            run_dir / CHECKPOINTS_DIR,
+            config.checkpoint,
+            total_steps=total_steps,
+            stop=StopRequest(),
+            before_save=tracker.sync if tracker is not None else None,
+        ),
     ]
     return pl.Trainer(
         **hardware(settings),
@@ -158,8 +165,16 @@ def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker 
 def hardware(settings: HardwareConfig) -> dict[str, Any]:
     """The arguments of Lightning's Trainer that say where and in which precision."""
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    kind = accelerator(settings.accelerator)
+    if kind == "cpu" and settings.precision == "16-mixed":
+        raise ConfigError("trainer.precision is 16-mixed, which a CPU can't do; use bf16-mixed or 32-true")
+    if kind == "cuda" and settings.device_count() > torch.cuda.device_count():
+        raise ConfigError(
+            f"trainer.devices asks for {settings.device_count()} CUDA devices, this machine has "
+            f"{torch.cuda.device_count()}; set trainer.devices={torch.cuda.device_count()}"
+        )
     return {
-        "accelerator": accelerator(settings.accelerator),
+        "accelerator": kind,
         "devices": settings.devices,
         "num_nodes": settings.num_nodes,
         "precision": settings.precision,

@@ -1,0 +1,67 @@
+"""What is typed after the command: made readable for Hydra, and parsed."""
+
+from __future__ import annotations
+
+import re
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from lmexp.config.schema import DICT_GROUPS
+from lmexp.errors import ConfigError
+
+RAW_TEXT_KEYS = ("prompt", "run", "data.path")
+"""Keys whose value is taken literally, so that no character of it needs Hydra's quoting."""
+
+NULLABLE = ("tokenizer", "model", "optimizer", "scheduler", "experiment")
+"""Groups that may be null. Hydra can't choose null on the command line, so each has an empty option called null."""
+
+HYDRA_SETTINGS = ("hydra.searchpath", "hydra.verbose")
+"""The settings of Hydra's own that mean something."""
+
+
+def literal_override(typed: str) -> str:
+    """The override as Hydra should read it.
+
+    `+experiment=x`, the habit of lightning-hydra-template, becomes `experiment=x`; text keys are quoted; groups can be
+    null; arguments of a user's own class need no `+`.
+    """
+    if typed.startswith("+experiment="):
+        typed = typed[1:]
+    key, equals, value = typed.partition("=")
+    if value == "null" and key in NULLABLE:
+        return f"{key}='null'"
+    if value == "null" and key in DICT_GROUPS:
+        return f"{key}=[]"
+    if equals and re.fullmatch(r"\w[\w.]*\.args(\.[\w.]+)?", key):
+        return f"++{typed}"
+    if equals and key.lstrip("+") in RAW_TEXT_KEYS and value and not _is_quoted(value) and value != "null":
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+        return f"{key}='{escaped}'" if "${oc.env:" not in value else typed
+    return typed
+
+
+def refuse_hydra_settings(overrides: list[str]) -> None:
+    """Raise ConfigError for a setting of Hydra's own, which nothing would read here."""
+    for text in overrides:
+        key = text.lstrip("+~").partition("=")[0]
+        if key.startswith(("hydra.", "hydra/")) and key not in HYDRA_SETTINGS:
+            raise ConfigError(
+                f"{text}: Hydra only composes here and runs nothing, so this would have no effect; "
+                f"run.root=... says where runs go, logs lie in each run's folder"
+            )
+
+
+def parse_override(text: str) -> Override:
+    """Hydra's parse of one override, or a ConfigError that shows how to quote."""
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        key, _, value = text.partition("=")
+        hint = f"quote it: '{key}=\"{value}\"'" if value else "write key=value, e.g. optimizer.lr=3e-4"
+        raise ConfigError(f"{text}: can't be read as an override; {hint}") from None
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
