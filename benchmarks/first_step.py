@@ -1,4 +1,4 @@
-"""A Lightning callback that notes when the first optimizer step is done: the same one in both programs of startup.py."""
+"""A Lightning callback that notes when the first step is done: the same in both programs of startup.py."""
 
 from __future__ import annotations
 

@@ -38,7 +38,11 @@ ERRORS = {
     "seed=x": "seed=x",
 }
 """Wrong override of lmexp -> what its message must hold."""
-NAIVE_ERRORS = ("model.n_layres=3", "trainer.max_stepz=5", "optimizer.lrr=1", "seeed=1")
+NAIVE_ERRORS = (
+    *("model.n_layres=3", "model.n_heads=2", "trainer.max_stepz=5", "trainer.device=1"),
+    *("optimizer.lrr=1", "seeed=1", "batchsize=2", "sequence_len=8"),
+)
+"""Eight wrong overrides of the naive script, of the kind that Hydra can see."""
 
 Timed = Callable[[], float]
 
@@ -67,7 +71,7 @@ def main() -> None:
 def commands(folder: Path) -> dict[str, tuple[Timed, Timed]]:
     """What is timed -> lmexp's seconds, the naive script's seconds."""
     corpus = folder / "corpus.txt"
-    lines = (f"line {i}: the quick brown fox jumps over the lazy dog {i * i}\n" for i in range(20_000))
+    lines = (f"line {i}: the quick brown fox jumps over the lazy dog {i * i}\n" for i in range(2_000))
     corpus.write_text("".join(lines), encoding="utf-8")
 
     def process(*command: str, code: int = 0, holds: tuple[str, ...] = ()) -> Timed:

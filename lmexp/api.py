@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +55,11 @@ class Run:
 
         return read_summary(self.path / EVALUATION_DIR / SUMMARY_JSON).rows
 
-    def load(self, checkpoint: str = "best") -> LoadedModel:
+    def load(self, weights: str = "best") -> LoadedModel:
         """The trained model."""
         from lmexp.runs.load import load
 
-        return load(self.path, checkpoint=checkpoint)
+        return load(self.path, weights=weights)
 
 
 def compose(overrides: list[str] | None = None, *, config_dirs: list[str] | None = None) -> TrainConfig:
@@ -70,8 +70,10 @@ def compose(overrides: list[str] | None = None, *, config_dirs: list[str] | None
 
 def train(config: TrainConfig, *, say: Say = print) -> Run:
     """Train, evaluate and report, as `lmexp train` does. Changes to a config from compose() are checked again."""
-    config = dataclasses.replace(config)  # runs the checks of __post_init__
-    return start_and_launch(config, dataclasses.asdict(config), [], say)
+    from lmexp.config.freeze import plain_dataclass, to_config
+
+    plain = plain_dataclass(config)
+    return start_and_launch(to_config("train", plain), plain, [], say)
 
 
 def start_and_launch(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say: Say) -> Run:
@@ -85,13 +87,16 @@ def start_and_launch(config: TrainConfig, plain: dict[str, Any], overrides: list
 
 def resume(path: str | Path) -> Run:
     """Go on with a run where it stopped."""
-    from lmexp.config.freeze import read_record
+    from lmexp.config.freeze import read_record, require_plugins
     from lmexp.errors import RunError
     from lmexp.runs.folder import read_state
     from lmexp.runs.requests import go_to
+    from lmexp.runs.start import check_custom
 
     run_dir = Path(path).absolute()
+    require_plugins(run_dir, f"resume {shlex.quote(str(path))}")
     record = read_record(run_dir)
+    check_custom(record.config)
     if read_state(run_dir).state == "done":
         raise RunError(f"{path}: the run is done; look at {run_dir}/report.html, or start another one")
     go_to(Path(record.cwd))

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import inspect
 import os
+import re
 import sys
 from typing import Any
 
@@ -27,10 +28,15 @@ def trust(names: list[str]) -> None:
     if names and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     for name in names:
+        if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
+            stem = re.sub(r"\W+", ".", name.removesuffix("/").removesuffix(".py")).strip(".")
+            raise ConfigError(
+                f"-p {name}: expected a package's name as in `import my_pkg`, not a path; try -p {stem or 'my_pkg'}"
+            )
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name is None or not name.startswith(error.name):
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
             raise ConfigError(
                 f"-p {name}: no such package was found in the current folder ({os.getcwd()}) or among the installed "
@@ -44,7 +50,14 @@ def trust_entry_points() -> None:
     for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         package = entry.value.partition(":")[0]
         if package not in _trusted:
-            importlib.import_module(package)
+            try:
+                importlib.import_module(package)
+            except Exception as error:
+                installed = entry.dist.name if entry.dist is not None else package
+                raise ConfigError(
+                    f"the installed package {installed} offers a plugin, {entry.value} ({ENTRY_POINT_GROUP}), which "
+                    f"can't be imported ({type(error).__name__}: {error}); mend it, or pip uninstall {installed}"
+                ) from error
             _trusted[package] = "entry point"
 
 
@@ -115,15 +128,9 @@ def takes(where: str, target: str, name: str) -> bool:
 
 def check_args(where: str, found: type, args: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """args and the facts that found's signature names, or a ConfigError that names what doesn't fit."""
+    check_names(where, found, args)
     parameters = inspect.signature(found).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    for name in args:
-        if name not in named and not open_ended:
-            raise ConfigError(
-                f"{where}.args.{name} is not a parameter of {found.__qualname__}({', '.join(named)})"
-                f"{did_you_mean(name, named)}"
-            )
+    named = _named(found)
     chosen = {name: value for name, value in facts.items() if name in named} | args
     missing = [n for n in named if n not in chosen and parameters[n].default is inspect.Parameter.empty]
     if missing:
@@ -132,6 +139,24 @@ def check_args(where: str, found: type, args: dict[str, Any], facts: dict[str, A
             f"give {where}.args.{missing[0]}=..."
         )
     return chosen
+
+
+def check_names(where: str, found: type, args: dict[str, Any]) -> None:
+    """Raise ConfigError for an argument that found's signature doesn't name."""
+    named = _named(found)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(found).parameters.values())
+    for name in args:
+        if name not in named and not open_ended:
+            raise ConfigError(
+                f"{where}.args.{name} is not a parameter of {found.__qualname__}({', '.join(named)})"
+                f"{did_you_mean(name, named)}"
+            )
+
+
+def _named(found: type) -> list[str]:
+    """Parameters that can be given by name."""
+    parameters = inspect.signature(found).parameters
+    return [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def did_you_mean(wrong: str, known: Any) -> str:

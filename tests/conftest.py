@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
+
+from lmexp import plugins
+from lmexp.config.schema import SCHEMAS
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,6 +24,24 @@ def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("WANDB_", "LMEXP_")) and name not in ("WANDB_SERVICE", "LMEXP_SHARED_DATA"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", os.devnull)
+
+
+@pytest.fixture(autouse=True)
+def trust_ends_with_the_test() -> Iterator[None]:
+    """Packages that a test trusted, and kinds that they registered, are unknown to the next one."""
+    kinds, packages, path = {group: set(known) for group, known in SCHEMAS.items()}, set(plugins._trusted), [*sys.path]
+    yield
+    store: Any = ConfigStore.instance().repo
+    for group, known in SCHEMAS.items():
+        for kind in set(known) - kinds[group]:
+            del known[kind]
+            for options in (store.get(group, {}), store.get("schema", {}).get(group, {})):
+                options.pop(f"{kind}.yaml", None)
+    for package in set(plugins._trusted) - packages:
+        del plugins._trusted[package]
+        for module in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
+            del sys.modules[module]
+    sys.path[:] = path
 
 
 @pytest.fixture(scope="session")

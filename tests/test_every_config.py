@@ -273,7 +273,7 @@ def set_values(node: Any, prefix: str = "") -> dict[str, Any]:
 
 def without(name: str, body: dict[str, Any]) -> Any:
     """The config node that a YAML file changes, as it is where the file sets nothing."""
-    group, _, option = name.rpartition("/")
+    group = name.rpartition("/")[0]
     entries = [entry for entry in body.get("defaults", []) if isinstance(entry, dict)]
     if group == "experiment":
         chosen = {k.removeprefix("override /"): v for entry in entries for k, v in entry.items()}

@@ -15,11 +15,12 @@ HEAVY = ("torch", "pytorch_lightning", "torchmetrics", "numpy", "wandb", "tokeni
 WRAPPER = """
 import json, sys
 from lmexp.cli.main import main
+answer, *arguments = sys.argv[1:]
 try:
-    code = main(sys.argv[2:])
+    code = main(arguments)
 except SystemExit as left:  # Hydra's own options end the process
     code = left.code or 0
-with open(sys.argv[1], "w") as file:
+with open(answer, "w") as file:
     json.dump({"code": code, "modules": sorted(sys.modules)}, file)
 """
 

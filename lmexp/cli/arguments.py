@@ -1,23 +1,30 @@
-"""Arguments of the commands that take a path and no overrides."""
+"""What the commands have in common when they read their arguments."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
 from lmexp.cli.main import LmexpUsageError
+from lmexp.plugins import did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what isn't understood, with the nearest option."""
+        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+        hint = "" if unknown == message.split(" ")[0] else did_you_mean(unknown, self._option_string_actions)
+        if unknown.startswith("-p"):
+            hint = "; -p stands before the command: lmexp -p my_pkg train ..."
+        raise LmexpUsageError(f"{self.prog}: {message}{hint}; `{self.prog} --help` lists the options")
 
 
 def parse_path(command: str, description: str, argv: list[str]) -> Path:
     """The one run folder that is named."""
-    parser = argparse.ArgumentParser(prog=f"lmexp {command}", description=description, exit_on_error=False)
-    parser.add_argument("run", type=Path, nargs="?", help="folder of the run, as `lmexp runs` shows it")
-    try:
-        given, rest = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise LmexpUsageError(f"lmexp {command}: {error}") from None
-    if given.run is None or rest:
-        extra = f"; {rest[0]!r} is not understood" if rest else ""
-        raise LmexpUsageError(f"lmexp {command}: expected one run folder, lmexp {command} RUN{extra}")
-    path: Path = given.run
+    parser = Parser(prog=f"lmexp {command}", description=description)
+    parser.add_argument("run", type=Path, help="folder of the run, as `lmexp runs` shows it")
+    path: Path = parser.parse_args(argv).run
     return path

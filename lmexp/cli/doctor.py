@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
+from lmexp.cli.arguments import Parser
 
 
 def run(argv: list[str]) -> int:
     """Print what was found; exit code 1 if something must be mended."""
-    argparse.ArgumentParser(prog="lmexp doctor", description="Check the installation.").parse_args(argv)
+    Parser(prog="lmexp doctor", description="Check the installation.").parse_args(argv)
     from lmexp.runs.doctor import examine
 
     healthy = True

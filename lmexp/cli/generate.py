@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from lmexp.cli.options import answer, parse
@@ -15,6 +16,9 @@ def run(argv: list[str]) -> int:
     from lmexp.config.compose import compose
 
     config = compose(options.overrides, command="generate", config_dirs=options.config_dirs).config
+    from lmexp.config.freeze import require_plugins
+
+    require_plugins(Path(config.run), shlex.join(["generate", *argv]))
     from lmexp.runs.generate import generate
 
     for piece in generate(Path(config.run), config):

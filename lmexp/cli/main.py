@@ -33,6 +33,7 @@ usage: lmexp [-p PACKAGE]... COMMAND [ARGUMENTS]
 {commands}
 
   -p PACKAGE    trust a package of yours: its registered kinds and the classes that `kind: custom` names
+  --shell-completion install=SHELL    print the script that makes <TAB> complete; SHELL is bash, zsh or fish
   --help, --version
 
 `lmexp train --help` tells about overrides. For tracebacks of user errors set LMEXP_TRACEBACK=1.
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    packages, rest = _packages(argv)
+    packages, rest = packages_and_rest(argv)
     if not rest or rest[0] in ("-h", "--help"):
         listing = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
         print(USAGE.format(version=__version__, commands=listing), end="")
@@ -74,6 +75,10 @@ def _main(argv: list[str]) -> int:
     if rest[0] == "--version":
         print(__version__)
         return 0
+    if rest[0] in ("-sc", "--shell-completion"):
+        from lmexp.cli import completion
+
+        return completion.run(rest[1:])
     if rest[0] not in COMMANDS:
         from lmexp.plugins import did_you_mean
 
@@ -95,7 +100,7 @@ class LmexpUsageError(LmexpError):
     exit_code = 2
 
 
-def _packages(argv: list[str]) -> tuple[list[str], list[str]]:
+def packages_and_rest(argv: list[str]) -> tuple[list[str], list[str]]:
     """Names given with -p before the command, and the rest."""
     packages: list[str] = []
     rest = list(argv)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from lmexp.cli.arguments import Parser
 from lmexp.cli.main import LmexpUsageError
 from lmexp.config import compose as composing
-from lmexp.paths import CONF_DIR
+from lmexp.config.overrides import literal_override
 
 EPILOG = """
 overrides: key=value for a value, group=option for a group, e.g.
   lmexp train model=llama_tiny optimizer.lr=3e-4 'evaluation=[perplexity]'
 """
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -21,44 +22,41 @@ class Options:
     """The command line of a composed command."""
 
     overrides: list[str]
-    config_dirs: list[str] = field(default_factory=list)
-    explain: str | None = None
-    hydra: list[str] = field(default_factory=list)
-    """Options that Hydra itself answers: --cfg, --info, --resolve, --package, --shell-completion."""
+    config_dirs: list[str]
+    explain: str | None
+    cfg: str | None
+    package: str | None
+    resolve: bool
+    info: str | None
+    shell_completion: bool
 
 
 def parse(command: str, description: str, argv: list[str]) -> Options:
     """Overrides and options; LmexpUsageError for an unknown option."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"lmexp {command}",
         description=description,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
     )
     parser.add_argument("overrides", nargs="*", help="key=value or group=option")
-    parser.add_argument("--config-dir", "-cd", action="append", default=[], help="folder with configs of yours")
+    parser.add_argument(
+        "--config-dir", "-cd", dest="config_dirs", action="append", default=[], help="folder with configs of yours"
+    )
     parser.add_argument("--explain", metavar="KEY", help="say which default, file or override set KEY")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"], help="print the composed config")
     parser.add_argument("--resolve", action="store_true", help="with --cfg: resolve interpolations")
     parser.add_argument("--package", metavar="KEY", help="with --cfg: only this part")
-    parser.add_argument("--info", nargs="?", const="all", help="print what Hydra did: defaults, searchpath, ...")
+    parser.add_argument("--info", nargs="?", const="all", choices=INFO, help="print what Hydra did: defaults, ...")
     parser.add_argument("--shell-completion", "-sc", action="store_true", help="completion: install=bash|zsh|fish")
     parser.add_argument("--multirun", "-m", action="store_true", help=argparse.SUPPRESS)
-    try:
-        given = parser.parse_intermixed_args(argv)
-    except (argparse.ArgumentError, SystemExit) as error:
-        if isinstance(error, SystemExit):
-            raise
-        raise LmexpUsageError(f"lmexp {command}: {error}; `lmexp {command} --help` lists the options") from None
-    if given.multirun:
+    given = vars(parser.parse_intermixed_args(argv))
+    if given.pop("multirun"):
         raise LmexpUsageError(f"lmexp {command} -m: sweeps are not part of this version; run the configs one by one")
-    hydra = [f"--cfg={given.cfg}"] if given.cfg else []
-    hydra += [f"--info={given.info}"] if given.info else []
-    hydra += ["--resolve"] if given.resolve else []
-    hydra += [f"--package={given.package}"] if given.package else []
-    hydra += ["--shell-completion"] if given.shell_completion else []
-    return Options(overrides=given.overrides, config_dirs=given.config_dir, explain=given.explain, hydra=hydra)
+    options = Options(**given)
+    if (options.resolve or options.package) and not options.cfg:
+        raise LmexpUsageError(f"lmexp {command}: --resolve and --package go with --cfg, e.g. --cfg job --package model")
+    return options
 
 
 def answer(command: str, options: Options) -> bool:
@@ -67,26 +65,25 @@ def answer(command: str, options: Options) -> bool:
         from lmexp.config.explain import explain
 
         print(explain(options.explain, options.overrides, command=command, config_dirs=options.config_dirs))
-        return True
-    if options.hydra:
-        _hydra(command, options)
-        return True
-    return False
+    elif options.shell_completion:
+        from lmexp.cli import completion
+
+        completion.run(options.overrides)
+    elif options.cfg or options.info:
+        _show(command, options)
+    else:
+        return False
+    return True
 
 
-def _hydra(command: str, options: Options) -> None:
-    """Hydra's own main, once our checks have passed: its options print and never run anything."""
-    import hydra
+def _show(command: str, options: Options) -> None:
+    """Hydra's own --cfg and --info, once our checks have passed."""
+    from hydra.types import RunMode
 
-    completing = "--shell-completion" in options.hydra
-    if not completing:
-        composing.compose(options.overrides, command=command, config_dirs=options.config_dirs)
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    composing.store_schemas()
-    overrides = options.overrides if completing else [composing.literal_override(o) for o in options.overrides]
-    folders = [f"--config-dir={folder}" for folder in options.config_dirs]
-    sys.argv = [f"lmexp {command}", *options.hydra, *folders, *overrides]
-    main = hydra.main(config_path=str(CONF_DIR), config_name=command, version_base="1.3")(lambda config: None)
-    main()
+    composing.compose(options.overrides, command=command, config_dirs=options.config_dirs)
+    with composing.composer(command, options.config_dirs) as composer:
+        overrides = [*map(literal_override, options.overrides), *composer.search_path]
+        if options.cfg:
+            composer.hydra.show_cfg(command, overrides, options.cfg, options.package, options.resolve)
+        elif options.info:
+            composer.hydra.show_info(options.info, command, overrides, RunMode.RUN)

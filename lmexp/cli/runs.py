@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from lmexp.cli.arguments import Parser
 from lmexp.paths import default_root
 
 
 def run(argv: list[str]) -> int:
     """List the runs, newest first."""
-    parser = argparse.ArgumentParser(prog="lmexp runs", description="List the runs, newest first.")
+    parser = Parser(prog="lmexp runs", description="List the runs, newest first.")
     parser.add_argument("root", nargs="?", type=Path, default=Path(default_root()), help="default: outputs")
     root: Path = parser.parse_args(argv).root
     from lmexp.errors import RunError
@@ -21,12 +18,14 @@ def run(argv: list[str]) -> int:
 
     if not root.is_dir():
         raise RunError(f"{root}: there is no such folder; runs lie in outputs/, LMEXP_OUTPUTS or run.root=...")
-    table = Table("run", "state", "step", "result", box=None)
-    for listed in runs(root):
-        step = "" if listed.step is None else str(listed.step)
-        table.add_row(str(listed.path), listed.state, step, listed.result)
-    if not table.rows:
+    rows = [
+        (str(r.path), r.state, "" if r.step is None else str(r.step), r.result.partition("\n")[0]) for r in runs(root)
+    ]
+    if not rows:
         print(f"no runs in {root}; `lmexp train` makes one")
-    else:
-        Console(soft_wrap=True, width=None).print(table)
+        return 0
+    titles = ("run", "state", "step", "result")
+    path, state, step, _ = (max(len(row[i]) for row in [titles, *rows]) for i in range(4))
+    for row in [titles, *rows]:  # never cut: the paths are there to be copied
+        print(f"{row[0]:<{path}}  {row[1]:<{state}}  {row[2]:>{step}}  {row[3]}")
     return 0

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -29,6 +28,9 @@ from lmexp.config.overrides import NULLABLE, literal_override, refuse_hydra_sett
 from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, SCHEMAS, field_names
 from lmexp.errors import ConfigError
 from lmexp.paths import CONF_DIR
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ConfigError, YAMLError, AttributeError, ValueError)
 
@@ -62,16 +64,17 @@ class LoadedFile:
 class Composer:
     """Composes one command's config, many times if need be, inside one Hydra initialization."""
 
-    def __init__(self, command: str, loader: ConfigLoader, config_dirs: list[Path]) -> None:
+    def __init__(self, command: str, hydra: Hydra, config_dirs: list[Path]) -> None:
         self.command = command
-        self.loader = loader
+        self.hydra = hydra
+        self.loader = hydra.config_loader
         self.config_dirs = config_dirs
         urls = ",".join(repr(f"file://{folder}") for folder in config_dirs)
-        self._search_path = [f"hydra.searchpath=[{urls}]"] if config_dirs else []
+        self.search_path = [f"hydra.searchpath=[{urls}]"] if config_dirs else []
 
     def compose(self, overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
         """The untyped config and the group choices; Hydra's own errors."""
-        full = hydra_compose(self.command, [*overrides, *self._search_path], return_hydra_config=True)
+        full = hydra_compose(self.command, [*overrides, *self.search_path], return_hydra_config=True)
         choices = {k: str(v) for k, v in full.hydra.runtime.choices.items() if v and v != "null" and "hydra/" not in k}
         with open_dict(full):
             del full["hydra"]
@@ -79,7 +82,7 @@ class Composer:
 
     def files(self, overrides: list[str]) -> list[LoadedFile]:
         """The YAML files and schemas that make up the config, in the order in which they are merged."""
-        defaults = self.loader.compute_defaults_list(self.command, [*overrides, *self._search_path], RunMode.RUN)
+        defaults = self.loader.compute_defaults_list(self.command, [*overrides, *self.search_path], RunMode.RUN)
         return [
             LoadedFile(config_path=d.config_path, package=d.package or "", path=self.file(d.config_path))
             for d in defaults.defaults
@@ -101,7 +104,7 @@ class Composer:
 
     def options(self, group: str) -> list[str]:
         """Options of a group."""
-        return sorted(self.loader.get_group_options(group, ObjectType.CONFIG, self.command, self._search_path))
+        return sorted(self.loader.get_group_options(group, ObjectType.CONFIG, self.command, self.search_path))
 
 
 @contextmanager
@@ -115,7 +118,7 @@ def composer(command: str, config_dirs: list[str] | None = None) -> Iterator[Com
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR), job_name=command):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        yield Composer(command, hydra.config_loader, [Path(folder).absolute() for folder in config_dirs or []])
+        yield Composer(command, hydra, [Path(folder).absolute() for folder in config_dirs or []])
 
 
 def compose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def explain(key: str, overrides: list[str], *, command: str = "train", config_di
     lines = [f"{key} = {shown}" if not isinstance(value, DictConfig) else f"{key}:\n  {shown}"]
     typed = [literal_override(o) for o in overrides]
     with composer(command, config_dirs) as composing:
-        origins = [*_default(composed.node, key), *_files(composing, typed, key), *_overrides(typed, key)]
+        origins = [*_default(composed.node, key), *_files(composing, typed, key), *_overrides(overrides, key)]
     return "\n".join([*lines, *(f"  {origin}" for origin in origins)])
 
 
@@ -46,12 +47,24 @@ def _default(node: DictConfig, key: str) -> list[str]:
 def _files(composing: Composer, overrides: list[str], key: str) -> list[str]:
     """The YAML files that set it, in the order in which they are merged."""
     origins = []
-    for loaded in composing.files(overrides):
+    files = composing.files(overrides)
+    if key in composing.groups():
+        root_first = sorted(files, key=lambda loaded: loaded.config_path != composing.command)
+        origins += [line for loaded in root_first if loaded.path is not None for line in _choices_in(loaded.path, key)]
+    for loaded in files:
         line = line_of(loaded.path, loaded.package, key) if loaded.path is not None else None
         if loaded.path is not None and line is not None:
             value = _value_in(loaded.path, loaded.package, key)
             origins.append(f"file    {value!r:<24} {loaded.path}:{line}")
     return origins
+
+
+def _choices_in(path: Path, group: str) -> list[str]:
+    """Where the file's defaults list chooses the group's option."""
+    wanted = re.compile(rf"(?:- |override /){group}(?:@[\w.]+)?: *(\[[^\]]*\]|[\w.-]+)")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = [(number, wanted.search(line)) for number, line in enumerate(lines, start=1)]
+    return [f"file    {f'{group}={match[1]}':<24} {path}:{number}" for number, match in found if match]
 
 
 def _value_in(path: Path, package: str, key: str) -> Any:
@@ -66,7 +79,7 @@ def _overrides(overrides: list[str], key: str) -> list[str]:
     """The overrides that set it or choose its group."""
     origins = []
     for text in overrides:
-        override = parse_override(text)
+        override = parse_override(literal_override(text))
         if override.key_or_group == key or key.startswith(f"{override.key_or_group}."):
             origins.append(f"typed   {text}")
     return origins

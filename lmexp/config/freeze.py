@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lmexp.config.overrides import escaped
 from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, SCHEMAS
 from lmexp.errors import ConfigError, RunError
 from lmexp.paths import RUN_JSON
-from lmexp.plugins import did_you_mean
+from lmexp.plugins import did_you_mean, trusted
+from lmexp.redaction import SHORTEST_SECRET, is_secret_variable, redact
 
 FORMAT = "lmexp.run"
 VERSION = 1
@@ -55,6 +59,32 @@ def plain_config(node: DictConfig) -> dict[str, Any]:
     return plain
 
 
+def plain_dataclass(config: Any) -> dict[str, Any]:
+    """The same of a typed config, which has no interpolations any more."""
+    plain = _map_text(asdict(config), lambda _, text: escaped(text))
+    assert isinstance(plain, dict)
+    return plain
+
+
+def without_secrets(plain: dict[str, Any]) -> dict[str, Any]:
+    """plain, with the value of every secret environment variable as `${oc.env:NAME}`; ConfigError for other secrets."""
+    secrets = {n: v for n, v in os.environ.items() if is_secret_variable(n) and len(v) >= SHORTEST_SECRET}
+
+    def replaced(key: str, text: str) -> str:
+        for name in sorted(secrets, key=lambda n: len(secrets[n]), reverse=True):
+            text = text.replace(secrets[name], f"${{oc.env:{name}}}")
+        rest, last = re.sub(r"\$\{oc\.env:[^}]*\}", "", text), key.rpartition(".")[2]
+        if rest and redact({last: rest}, secrets=())[last] != rest:
+            raise ConfigError(
+                f"{key} holds a secret, and run.json would keep it as plain text; put it into an environment variable "
+                f"and write {key}='${{oc.env:MY_SECRET_TOKEN}}'"
+            )
+        return text
+
+    clean: dict[str, Any] = _map_text(plain, replaced)
+    return clean
+
+
 def write_record(path: Path, record: RunRecord, config: dict[str, Any]) -> None:
     """Write run.json into a new run folder. config: plain data, as from plain_config."""
     body = {
@@ -80,9 +110,24 @@ def read_record(run_dir: Path) -> RunRecord:
     try:
         config = to_config("train", body["config"])
     except ConfigError as error:
-        hint = f"; it was made with {_plugin_command(body)}" if body["plugins"] else ""
+        packages = "".join(f"-p {name} " for name in body["plugins"])
+        hint = f"; the run was made with lmexp {packages}train" if packages else ""
         raise RunError(f"{run_dir / RUN_JSON}: {error}{hint}") from error
     return RunRecord(**values, config=config)
+
+
+def require_plugins(run_dir: Path, command: str) -> None:
+    """RunError, with the command that works, where the run was made with packages that aren't trusted now.
+
+    command: what was typed after lmexp, e.g. "resume outputs/...".
+    """
+    missing = [name for name in read_body(run_dir).get("plugins", []) if name not in trusted()]
+    if missing:
+        packages = " ".join(f"-p {name}" for name in [*trusted(), *missing])
+        raise RunError(
+            f"{run_dir}: the run was made with -p {' -p '.join(missing)}, and a run folder never chooses code by "
+            f"itself; if you trust it, type\n  lmexp {packages} {command}"
+        )
 
 
 def read_body(run_dir: Path) -> dict[str, Any]:
@@ -114,7 +159,9 @@ def to_config(command: str, plain: dict[str, Any]) -> Any:
     try:
         return OmegaConf.to_object(OmegaConf.merge(root, plain))
     except (OmegaConfBaseException, AttributeError) as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        from lmexp.config.translate import in_words
+
+        raise ConfigError(in_words(error)) from error
 
 
 def _schema(where: str, group: str, node: Any) -> DictConfig:
@@ -144,11 +191,17 @@ def _child(parent: DictConfig | ListConfig, key: Any) -> Any:
     value = raw._value() if raw is not None and not isinstance(raw, list) else None
     if isinstance(value, str) and "${oc.env:" in value:
         return value
-    return _plain(parent[key])
+    resolved = _plain(parent[key])
+    return escaped(resolved) if isinstance(resolved, str) else resolved
 
 
-def _plugin_command(body: dict[str, Any]) -> str:
-    return " ".join(f"-p {name}" for name in body["plugins"])
+def _map_text(plain: Any, change: Callable[[str, str], str], key: str = "") -> Any:
+    """Nested plain data with change(key, text) in place of every text."""
+    if isinstance(plain, dict):
+        return {name: _map_text(value, change, f"{key}.{name}" if key else name) for name, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [_map_text(value, change, f"{key}.{i}") for i, value in enumerate(plain)]
+    return change(key, plain) if isinstance(plain, str) else plain
 
 
 def _not_a_run(run_dir: Path) -> str:

@@ -37,8 +37,7 @@ def literal_override(typed: str) -> str:
     if equals and re.fullmatch(r"\w[\w.]*\.args(\.[\w.]+)?", key):
         return f"++{typed}"
     if equals and key.lstrip("+") in RAW_TEXT_KEYS and value and not _is_quoted(value) and value != "null":
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-        return f"{key}='{escaped}'" if "${oc.env:" not in value else typed
+        return f"{key}='{_quoted(escaped(value))}'" if "${oc.env:" not in value else typed
     return typed
 
 
@@ -61,6 +60,16 @@ def parse_override(text: str) -> Override:
         key, _, value = text.partition("=")
         hint = f"quote it: '{key}=\"{value}\"'" if value else "write key=value, e.g. optimizer.lr=3e-4"
         raise ConfigError(f"{text}: can't be read as an override; {hint}") from None
+
+
+def escaped(text: str) -> str:
+    """Literal text as it must stand in a config, where `${` begins an interpolation."""
+    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
+
+
+def _quoted(text: str) -> str:
+    """Text as it must stand between Hydra's single quotes: backslashes count only before a quote and at the end."""
+    return re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
 
 
 def _is_quoted(value: str) -> bool:

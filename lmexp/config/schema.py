@@ -146,6 +146,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.task, tasks.CustomTaskConfig):
+            if isinstance(self.data, data.CorpusConfig) and self.tokenizer is None:
+                raise ConfigError(
+                    f"data={self.data.kind} is text and needs a tokenizer, which task=custom leaves out; choose one, "
+                    f"e.g. tokenizer=byte, or use a data module of your own, data=custom data.target=..."
+                )
             return
         self._check_language_modeling()
         self._check_batch_size()
@@ -200,8 +205,8 @@ class EvaluateConfig:
 
     run: str = ""
     """Folder of the run."""
-    checkpoint: str = "best"
-    """best, latest, or the number of a step."""
+    weights: str = "best"
+    """Of which checkpoint: best, latest, or the number of its step."""
     seed: int = 0
     """Decides the resampling of the intervals."""
     trainer: training.HardwareConfig = field(default_factory=training.HardwareConfig)
@@ -209,7 +214,7 @@ class EvaluateConfig:
     launcher: launch.LauncherConfig = MISSING
 
     def __post_init__(self) -> None:
-        _check_run_and_checkpoint("evaluate", self.run, self.checkpoint)
+        _check_run_and_weights("evaluate", self.run, self.weights)
         if not self.evaluation:
             raise ConfigError("evaluation is empty; choose some, e.g. evaluation=[perplexity,baselines]")
 
@@ -220,8 +225,8 @@ class GenerateConfig:
 
     run: str = ""
     """Folder of the run."""
-    checkpoint: str = "best"
-    """best, latest, or the number of a step."""
+    weights: str = "best"
+    """Of which checkpoint: best, latest, or the number of its step."""
     prompt: str = ""
     """Text to go on from; empty starts a new document."""
     n_samples: int = 1
@@ -240,7 +245,7 @@ class GenerateConfig:
     """cpu, cuda, or auto: CUDA where there is a device."""
 
     def __post_init__(self) -> None:
-        _check_run_and_checkpoint("generate", self.run, self.checkpoint)
+        _check_run_and_weights("generate", self.run, self.weights)
         one_of("accelerator", self.accelerator, training.ACCELERATORS)
         for name, least in (("n_samples", 1), ("max_new_tokens", 1), ("temperature", 0), ("top_k", 1)):
             at_least(name, getattr(self, name), least)
@@ -259,8 +264,8 @@ _EXAMPLES = {
 }
 
 
-def _check_run_and_checkpoint(command: str, run: str, checkpoint: str) -> None:
+def _check_run_and_weights(command: str, run: str, weights: str) -> None:
     if not run:
         raise ConfigError(f"run is not set; say which: lmexp {command} run=outputs/<experiment>/<run id>")
-    if checkpoint not in ("best", "latest") and not checkpoint.isdigit():
-        raise ConfigError(f"checkpoint is {checkpoint!r}; expected best, latest or the number of a step")
+    if weights not in ("best", "latest") and not weights.isdigit():
+        raise ConfigError(f"weights is {weights!r}; expected best, latest or the number of a step")

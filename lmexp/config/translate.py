@@ -41,6 +41,9 @@ def from_file(composer: Composer, overrides: list[str], text: str, error: Except
         where = f"{mark.name}:{mark.line + 1}" if mark is not None else text
         return f"{where}: this is not YAML: {error.problem or error}"
     own = _chosen_file(composer, text)
+    group = text.partition("=")[0]
+    if group in DICT_GROUPS and own is not None and "@package" not in own.read_text(encoding="utf-8"):
+        return f"{own}: {group} holds several by name; its first line must be `# @package {group}.{own.stem}`"
     if isinstance(error, MissingConfigException):
         return _missing_option(own, text, error)
     unmatched = re.search(r"Could not override '([^']+)'", str(error))
@@ -59,11 +62,9 @@ def from_file(composer: Composer, overrides: list[str], text: str, error: Except
 
 def _message(loaded: LoadedFile, full_key: str, whole: str, error: Exception) -> str:
     """What is wrong with the file that Hydra couldn't merge."""
-    group, _, option = loaded.config_path.rpartition("/")
+    group = loaded.config_path.rpartition("/")[0]
     if group == "experiment" and loaded.package == "experiment":
         return "an experiment sets keys from the root; its first line must be `# @package _global_`"
-    if group in DICT_GROUPS and loaded.package == group:
-        return f"{group} holds several by name; the file's first line must be `# @package {group}.{option}`"
     wrong = re.search(r"Key '([^']+)' not in '(\w+)'", whole)
     if wrong is None:
         got = re.search(r"Value '(.*?)' of type '\w+' could not be converted to (\w+)", whole)
@@ -189,7 +190,11 @@ def _base_names() -> list[str]:
 
 
 def _known_fields(class_name: str) -> list[str]:
-    everything = [*COMMANDS.values(), *BASES.values(), *(s for kinds in SCHEMAS.values() for s in kinds.values())]
+    everything: list[Any] = [
+        *COMMANDS.values(),
+        *BASES.values(),
+        *(s for kinds in SCHEMAS.values() for s in kinds.values()),
+    ]
     for root in COMMANDS.values():
-        everything += [made for f in fields(root) if isinstance(made := f.default_factory, type)]
+        everything += [f.default_factory for f in fields(root) if isinstance(f.default_factory, type)]
     return next((field_names(schema) for schema in everything if schema.__name__ == class_name), [])

@@ -56,7 +56,7 @@ def evaluate_request(run_dir: Path, config: EvaluateConfig, ranks: Ranks, say: S
     """What `lmexp evaluate` asks for; rows go to evaluation/<name>.json, the run's own summary stays."""
     record = read_record(run_dir)
     device = choose_device(config.trainer, ranks)
-    loaded = load(run_dir, checkpoint=config.checkpoint, device=device)
+    loaded = load(run_dir, weights=config.weights, device=device)
     from lmexp.runs.start import prepare_data
 
     cache = prepare_data(record.config, say)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def generate(run_dir: Path, config: GenerateConfig) -> Iterator[str]:
     """The prompt and its continuation in pieces; several texts one after the other, with seeds seed, seed + 1, ..."""
     device = choose_device(HardwareConfig(accelerator=config.accelerator), Ranks())
-    loaded = load(run_dir, checkpoint=config.checkpoint, device=device)
+    loaded = load(run_dir, weights=config.weights, device=device)
     for index in range(config.n_samples):
         if config.n_samples > 1:
             yield f"--- seed {config.seed + index}\n"

@@ -46,13 +46,16 @@ class LoadedModel:
         yield from generate(self.model, tokens, seed=seed, eos_id=self.tokenizer.eos_id, **settings)
 
 
-def load(path: str | Path, *, checkpoint: str = "best", device: str | torch.device = "cpu") -> LoadedModel:
-    """The model of a run folder. checkpoint: best, latest or a step. Reads safetensors only, never a pickle."""
+def load(path: str | Path, *, weights: str = "best", device: str | torch.device = "cpu") -> LoadedModel:
+    """The model of a run folder. Reads safetensors only, never a pickle.
+
+    weights: of which checkpoint: best, latest, or the number of its step.
+    """
     run_dir = Path(path)
     record = read_record(run_dir)
     if isinstance(record.config.task, CustomTaskConfig):
         raise RunError(f"{run_dir}: its task is a LightningModule of the user's; load that with your own code")
-    folder = checkpoints.find(run_dir / CHECKPOINTS_DIR, checkpoint)
+    folder = checkpoints.find(run_dir / CHECKPOINTS_DIR, weights)
     tokenizer = tokenizers.load(run_dir / TOKENIZER_JSON)
     model = build_model(record.config, tokenizer.vocab_size)
     model.load_state_dict(checkpoints.load_weights(folder))

@@ -12,10 +12,11 @@ from datetime import datetime
 from pathlib import Path
 
 from lmexp.config.compose import Composed
-from lmexp.config.freeze import plain_config, read_record, to_config
+from lmexp.config.freeze import plain_config, read_record, require_plugins, to_config, without_secrets
 from lmexp.errors import RunError
 from lmexp.files import write_atomically
 from lmexp.paths import EVALUATION_DIR
+from lmexp.runs.start import check_custom, check_targets
 
 FORMAT = "lmexp.evaluate"
 VERSION = 1
@@ -24,14 +25,16 @@ VERSION = 1
 def freeze_evaluation(composed: Composed) -> Path:
     """Write the request into the run's evaluation folder."""
     run_dir = Path(composed.config.run)
-    read_record(run_dir)
+    require_plugins(run_dir, f"evaluate run={run_dir}")
+    check_custom(read_record(run_dir).config)
+    check_targets({f"evaluation.{name}": node for name, node in composed.config.evaluation.items()})
     name = f"evaluate-{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     body = {
         "format": FORMAT,
         "version": VERSION,
         "run": str(run_dir.absolute()),
         "name": name,
-        "config": plain_config(composed.node),
+        "config": without_secrets(plain_config(composed.node)),
     }
     path = run_dir / EVALUATION_DIR / f"{name}.request.json"
     write_atomically(path, json.dumps(body, indent=2) + "\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lmexp import __version__, plugins
-from lmexp.config.freeze import RunRecord, write_record
+from lmexp.config.freeze import RunRecord, without_secrets, write_record
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError
 from lmexp.files import write_atomically
@@ -29,6 +29,7 @@ def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say:
 
     plain: the config as run.json shall hold it; overrides: what was typed, for the record.
     """
+    plain = without_secrets(plain)
     check_custom(config)
     cache = prepare_data(config, say)
     assert config.run.name is not None and config.run.folder is not None, "compose names the run"
@@ -66,10 +67,7 @@ def check_custom(config: TrainConfig) -> None:
     """Resolve every custom node now, so that a wrong name fails here and not on a cluster."""
     nodes = {name: getattr(config, name) for name in ("data", "tokenizer", "model", "task", "optimizer", "scheduler")}
     nodes |= {f"callbacks.{name}": node for name, node in config.callbacks.items()}
-    nodes |= {f"evaluation.{name}": node for name, node in config.evaluation.items()}
-    for where, node in nodes.items():
-        if node is not None and node.kind == "custom":
-            plugins.resolve(where, node.target)
+    check_targets(nodes | {f"evaluation.{name}": node for name, node in config.evaluation.items()})
     if not isinstance(config.task, CustomTaskConfig):
         return
     if config.trainer.max_tokens is not None and not isinstance(config.data, CorpusConfig):
@@ -80,3 +78,10 @@ def check_custom(config: TrainConfig) -> None:
                 f"{group} is chosen, but {config.task.target} has no parameter {group!r} and would ignore it; "
                 f"add the parameter, or drop it with {group}=null"
             )
+
+
+def check_targets(nodes: dict[str, Any]) -> None:
+    """Raise ConfigError unless every custom node names a class of a trusted package and only arguments that it has."""
+    for where, node in nodes.items():
+        if node is not None and node.kind == "custom":
+            plugins.check_names(where, plugins.resolve(where, node.target), node.args)

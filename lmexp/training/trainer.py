@@ -141,7 +141,8 @@ def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker 
             before_save=tracker.sync if tracker is not None else None,
         ),
     ]
-    return pl.Trainer(
+    logger = TrackerLogger(tracker, run_dir)
+    trainer = pl.Trainer(
         **hardware(settings),
         strategy="ddp" if settings.world_size() > 1 or settings.strategy == "ddp" else "auto",
         max_steps=-1 if total_steps is None else total_steps,
@@ -153,13 +154,15 @@ def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker 
         limit_val_batches=settings.limit_val_batches,
         num_sanity_val_steps=0,
         callbacks=callbacks,
-        logger=TrackerLogger(tracker, run_dir),
+        logger=logger,
         log_every_n_steps=log_every,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=custom,
         default_root_dir=str(run_dir),
     )
+    logger.trainer = trainer
+    return trainer
 
 
 def hardware(settings: HardwareConfig) -> dict[str, Any]:
