@@ -27,11 +27,11 @@ MICRO = (
 """A model so small that all the rest shows, trained on lmexp's own source."""
 
 
-def lmexp(cwd: Path, *overrides: str, **env: str) -> Path:
+def lmexp(cwd: Path, *overrides: str, plugins: tuple[str, ...] = (), **env: str) -> Path:
     """Run `lmexp train` on one thread in cwd, to its end and without anybody's W&B account; the run folder."""
     before = set(cwd.glob("outputs/*/*/run.json"))
     done = subprocess.run(
-        [sys.executable, "-m", "lmexp", "train", *overrides],
+        [sys.executable, "-m", "lmexp", *(f"-p{name}" for name in plugins), "train", *overrides],
         cwd=cwd,
         env=environment(**env),
         stdout=subprocess.PIPE,

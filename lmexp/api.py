@@ -131,6 +131,6 @@ def _launch(run_dir: Path, config: TrainConfig) -> Run:
         config.launcher.launch(run_dir, run_dir, config.trainer.world_size(), requests.work)
     except (Stopped, KeyboardInterrupt) as stopped:
         packages = "".join(f"-p {name} " for name in plugins.trusted())
-        print(f"{stopped or 'interrupted'}; go on with: lmexp {packages}resume {run_dir}", flush=True)
+        print(f"{str(stopped) or 'stopped'}; go on with: lmexp {packages}resume {run_dir}", flush=True)
         raise
     return Run(path=run_dir)

@@ -191,6 +191,11 @@ class TrainConfig:
         for name, callback in self.callbacks.items():
             if isinstance(callback, training.EarlyStoppingConfig):
                 watched[f"callbacks.{name}.monitor"] = callback.monitor
+                if isinstance(self.data, data.CorpusConfig) and not self.data.validation_fraction:
+                    raise ConfigError(
+                        f"callbacks.{name} watches {callback.monitor}, but data.validation_fraction=0 leaves nothing "
+                        f"to validate on; set data.validation_fraction=0.05, or take the callback away"
+                    )
         for key, monitor in watched.items():
             if known is not None and monitor not in known:
                 raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from lmexp import __version__, plugins
 from lmexp.config.freeze import RunRecord, without_secrets, write_record
 from lmexp.data.config import CorpusConfig
-from lmexp.errors import ConfigError
+from lmexp.errors import ConfigError, RunError
 from lmexp.files import write_atomically
 from lmexp.paths import CONFIG_YAML, TOKENIZER_JSON, default_root
 from lmexp.redaction import redact, redact_text
@@ -31,6 +32,7 @@ def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say:
     """
     plain = without_secrets(plain)
     check_custom(config)
+    check_writable(Path(config.run.root or default_root()))
     cache = prepare_data(config, say)
     assert config.run.name is not None and config.run.folder is not None, "compose names the run"
     run_dir = folder.create(Path(config.run.root or default_root()), config.run.folder, config.run.name)
@@ -51,6 +53,19 @@ def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say:
     if cache is not None:
         cache.tokenizer.save(run_dir / TOKENIZER_JSON)
     return run_dir
+
+
+def check_writable(root: Path) -> None:
+    """Raise RunError where no run folder could be made; makes nothing itself."""
+    above = root.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        what = "can't be written to" if above.is_dir() else "is a file"
+        raise RunError(
+            f"run.root={root}: expected a folder for runs, but {above} {what}; "
+            f"choose a folder that you can write to with run.root=... or LMEXP_OUTPUTS"
+        )
 
 
 def prepare_data(config: TrainConfig, say: Callable[[str], None]) -> TokenCache | None:

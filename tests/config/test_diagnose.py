@@ -167,6 +167,23 @@ SCHEMA = "defaults: [/schema/model@_here_: gpt, _self_]\n"
         ("experiment/x", "# @package _global_\ndefaults:\n  - override /modle: gpt_tiny\n", 3, "did you mean model?"),
         ("experiment/x", "seed: 3\n", None, "its first line must be `# @package _global_`"),
     ],
+    ids=[
+        "unknown key",
+        "wrong type",
+        "not YAML",
+        "_target_",
+        "_target_ alone",
+        "no kind",
+        "unknown kind",
+        "override without its place",
+        "impossible combination",
+        "missing variable",
+        "unknown root key",
+        "unknown inner key",
+        "unknown option",
+        "unknown group",
+        "no package line",
+    ],
 )
 def test_an_error_in_a_users_file_names_file_line_and_key(
     write: Write, compose_with: Compose, option: str, text: str, line: int | None, told: str
