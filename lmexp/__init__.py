@@ -20,6 +20,7 @@ _HOMES = {
     "Run": "lmexp.api",
     "load": "lmexp.runs.load",
     "LoadedModel": "lmexp.runs.load",
+    "trust": "lmexp.api",
     "register": "lmexp.config.schema",
     "TrainConfig": "lmexp.config.schema",
     "LmexpError": "lmexp.errors",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from lmexp.api import evaluate as evaluate
     from lmexp.api import resume as resume
     from lmexp.api import train as train
+    from lmexp.api import trust as trust
     from lmexp.config.schema import TrainConfig as TrainConfig
     from lmexp.config.schema import register as register
     from lmexp.errors import LmexpError as LmexpError

@@ -114,6 +114,7 @@ def evaluate_composed(composed: composing.Composed) -> list[Row]:
     from lmexp.runs import requests
 
     config = composed.config
+    config.launcher.check(config.trainer)
     request = requests.freeze_evaluation(composed)
     config.launcher.launch(request, Path(config.run), config.trainer.world_size(), requests.work)
     return read_summary(request.with_name(request.name.replace(".request.json", ".json"))).rows

@@ -24,6 +24,7 @@ PUBLIC = {
     "register",
     "resume",
     "train",
+    "trust",
 }
 
 
@@ -47,6 +48,7 @@ def test_the_parameters_of_the_public_functions() -> None:
         "evaluate": ["run", "overrides"],
         "load": ["path", "weights", "device"],
         "register": ["group", "kind", "schema"],
+        "trust": ["packages"],
     }
     assert {name: list(inspect.signature(getattr(lmexp, name)).parameters) for name in expected} == expected
 

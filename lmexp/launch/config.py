@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmexp.errors import ConfigError
+from lmexp.training.config import HardwareConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -14,6 +15,9 @@ class LauncherConfig:
     """How the processes of a run are started. Nodes and devices come from `trainer` alone."""
 
     kind: str = "???"
+
+    def check(self, hardware: HardwareConfig) -> None:
+        """Raise ConfigError where the machines can't do what is asked; called before there is a run folder."""
 
     def launch(self, work: Path, run_dir: Path, world_size: int, run_here: Callable[[Path], None]) -> None:
         """Have `work` (a run folder or a request) done by world_size processes; returns at its end.
@@ -36,6 +40,16 @@ class LocalLauncherConfig(LauncherConfig):
             raise ConfigError(
                 f"launcher.threads_per_process is {self.threads_per_process}; expected 1 or more, or null"
             )
+
+    def check(self, hardware: HardwareConfig) -> None:
+        from lmexp.training.devices import check_devices
+
+        if hardware.num_nodes > 1:
+            raise ConfigError(
+                f"trainer.num_nodes is {hardware.num_nodes}, but launcher=local starts processes on this machine only; "
+                f"set trainer.num_nodes=1"
+            )
+        check_devices(hardware)
 
     def launch(self, work: Path, run_dir: Path, world_size: int, run_here: Callable[[Path], None]) -> None:
         from lmexp.launch.local import launch

@@ -22,7 +22,7 @@ from lmexp.runs.ranks import Ranks
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.training import checkpoints
 from lmexp.training.config import HardwareConfig
-from lmexp.training.trainer import accelerator
+from lmexp.training.devices import accelerator
 
 if TYPE_CHECKING:
     from lmexp.config.schema import EvaluateConfig, TrainConfig

@@ -33,6 +33,7 @@ def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say:
     plain = without_secrets(plain)
     check_custom(config)
     check_writable(Path(config.run.root or default_root()))
+    config.launcher.check(config.trainer)
     cache = prepare_data(config, say)
     assert config.run.name is not None and config.run.folder is not None, "compose names the run"
     run_dir = folder.create(Path(config.run.root or default_root()), config.run.folder, config.run.name)

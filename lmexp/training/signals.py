@@ -53,5 +53,7 @@ class StopRequest:
         repeated = self.received is not None
         if not repeated:
             self.received = signal.Signals(number)
+            if number == signal.SIGINT and "TORCHELASTIC_RUN_ID" not in os.environ:
+                os.write(2, b"saving a checkpoint, then stopping (Ctrl-C again stops at once)\n")
         if repeated and number == signal.SIGINT and "TORCHELASTIC_RUN_ID" not in os.environ:
             raise KeyboardInterrupt

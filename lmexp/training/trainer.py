@@ -26,6 +26,7 @@ from lmexp.tracking.tracker import Tracker
 from lmexp.training import checkpoints, progress
 from lmexp.training.checkpoint_io import CheckpointWriter, FolderCheckpointIO
 from lmexp.training.config import HardwareConfig, TrainerConfig
+from lmexp.training.devices import accelerator
 from lmexp.training.logger import TrackerLogger
 from lmexp.training.seeds import StepSeeds
 from lmexp.training.signals import StopRequest
@@ -46,6 +47,8 @@ class Parts:
     """Optimizer steps; None where only max_epochs of the user's data module bounds them."""
     tokens_per_step: int | None
     """Training tokens in an optimizer step; None for the user's own data."""
+    validates: bool
+    """False where the corpus has no validation split."""
 
 
 def build(config: TrainConfig, cache: TokenCache | None) -> Parts:
@@ -65,7 +68,13 @@ def build(config: TrainConfig, cache: TokenCache | None) -> Parts:
         datamodule = config.data.build(tokenizer=tokenizer, seed=config.seed)
         tokens_per_step, total_steps = None, config.trainer.max_steps
     module = _module(config, tokenizer, total_steps)
-    return Parts(module=module, datamodule=datamodule, total_steps=total_steps, tokens_per_step=tokens_per_step)
+    return Parts(
+        module=module,
+        datamodule=datamodule,
+        total_steps=total_steps,
+        tokens_per_step=tokens_per_step,
+        validates=not isinstance(config.data, CorpusConfig) or config.data.validation_fraction > 0,
+    )
 
 
 def corpus_steps(trainer: TrainerConfig, data: CorpusConfig, cache: TokenCache) -> int:
@@ -100,6 +109,8 @@ def fit(
 ) -> None:
     """Train from the newest checkpoint, or from the start, to the end. Raises Stopped when a signal ended it."""
     quieten_lightning()
+    # Deterministic mode fills all new memory with NaN, which helps to find bugs and costs time in every step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     root = run_dir / CHECKPOINTS_DIR
     parts = build(config, cache)
     resumed = checkpoints.latest(root, warn=say)
@@ -151,7 +162,7 @@ def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker 
         gradient_clip_val=settings.gradient_clip_val if custom else None,  # lmexp's tasks clip by themselves
         val_check_interval=every * settings.accumulate_grad_batches,
         check_val_every_n_epoch=None,
-        limit_val_batches=settings.limit_val_batches,
+        limit_val_batches=settings.limit_val_batches if parts.validates else 0,
         num_sanity_val_steps=0,
         callbacks=callbacks,
         logger=logger,
@@ -168,16 +179,8 @@ def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker 
 def hardware(settings: HardwareConfig) -> dict[str, Any]:
     """The arguments of Lightning's Trainer that say where and in which precision."""
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    kind = accelerator(settings.accelerator)
-    if kind == "cpu" and settings.precision == "16-mixed":
-        raise ConfigError("trainer.precision is 16-mixed, which a CPU can't do; use bf16-mixed or 32-true")
-    if kind == "cuda" and settings.device_count() > torch.cuda.device_count():
-        raise ConfigError(
-            f"trainer.devices asks for {settings.device_count()} CUDA devices, this machine has "
-            f"{torch.cuda.device_count()}; set trainer.devices={torch.cuda.device_count()}"
-        )
     return {
-        "accelerator": kind,
+        "accelerator": accelerator(settings.accelerator),
         "devices": settings.devices,
         "num_nodes": settings.num_nodes,
         "precision": settings.precision,
@@ -195,16 +198,6 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r".*does not have many workers")  # gathers in process are faster
     warnings.filterwarnings("ignore", message=r".*GPU available but not used")
-
-
-def accelerator(wanted: str) -> str:
-    """cuda or cpu; auto is CUDA where there is a device."""
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise ConfigError(
-            "accelerator is cuda, but torch finds no CUDA device; use cpu or auto (`lmexp doctor` says more)"
-        )
-    return "cuda" if available and wanted != "cpu" else "cpu"
 
 
 def _module(config: TrainConfig, tokenizer: Any, total_steps: int | None) -> pl.LightningModule:
