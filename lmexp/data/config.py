@@ -34,7 +34,7 @@ class DataConfig:
 class CorpusConfig(DataConfig):
     """Documents of text, made into one stream of tokens and cut into sequences."""
 
-    batch_size: int = 16
+    batch_size: int = 8
     """Sequences in an optimizer step, over all devices and micro-batches together."""
     sequence_length: int = 256
     """Tokens in a sequence."""

@@ -172,7 +172,7 @@ class CosineConfig(SchedulerConfig):
     """Linear warm-up, half a cosine down to a minimum, then flat (nanoGPT's form)."""
 
     kind: str = "cosine"
-    warmup_steps: int = 100
+    warmup_steps: int = 50
     """Optimizer steps of linear warm-up."""
     min_lr_ratio: float = 0.1
     """Lowest learning rate over the peak."""

@@ -73,7 +73,7 @@ class BPETokenizerConfig(TokenizerConfig):
     """Byte-level byte-pair encoding, as GPT-2's: every text has tokens, none is unknown."""
 
     kind: str = "bpe"
-    vocab_size: int = 4096
+    vocab_size: int = 1024
     """Tokens in the vocabulary at most, the 256 bytes and <eos> included."""
     min_frequency: int = 2
     """A pair that occurs less often in the training text isn't merged."""

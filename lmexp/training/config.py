@@ -61,7 +61,7 @@ class HardwareConfig:
 class TrainerConfig(HardwareConfig):
     """How long and how to train. Every count is in optimizer steps."""
 
-    max_steps: int | None = 600
+    max_steps: int | None = 500
     """Optimizer steps. Give one of max_steps, max_tokens and max_epochs; set the others to null."""
     max_tokens: int | None = None
     """Training tokens, rounded up to whole optimizer steps."""
@@ -85,7 +85,7 @@ class TrainerConfig(HardwareConfig):
         given = [name for name in ("max_steps", "max_tokens", "max_epochs") if getattr(self, name) is not None]
         if len(given) != 1:
             settings = ", ".join(f"trainer.{name}={getattr(self, name)}" for name in given) or "none of them"
-            fix = f"add trainer.{given[0]}=null to use trainer.{given[1]}" if given else "give trainer.max_steps=600"
+            fix = f"add trainer.{given[0]}=null to use trainer.{given[1]}" if given else "give trainer.max_steps=500"
             raise ConfigError(f"expected one of trainer.max_steps, max_tokens and max_epochs, got {settings}; {fix}")
         for name in (*given, "accumulate_grad_batches", "val_every_n_steps", "limit_val_batches"):
             at_least(f"trainer.{name}", getattr(self, name), 1)

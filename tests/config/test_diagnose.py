@@ -69,7 +69,7 @@ def test_every_wrong_override_is_told_on_a_line_of_its_own_with_its_fix() -> Non
 CHECKS = {
     "model.n_head=5": ["model.d_model (128) must be divisible by model.n_head (5)", "try model.n_head=4"],
     "evaluation.perplexity.split=tets": ["evaluation.perplexity.split is 'tets'", "did you mean test?"],
-    "trainer.max_tokens=9": ["trainer.max_steps=600", "add trainer.max_steps=null"],
+    "trainer.max_tokens=9": ["trainer.max_steps=500", "add trainer.max_steps=null"],
     "run.name=a/b": ["run.name is 'a/b'", "letters, digits"],
     "logger.sync=${oc.env:NO_SUCH_VARIABLE}": ["logger.sync: the environment variable NO_SUCH_VARIABLE is not set"],
     "optimizer.lr=${nosuch}": ["optimizer.lr: ${nosuch} names no key"],
