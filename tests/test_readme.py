@@ -33,9 +33,9 @@ def test_the_wrong_options_are_answered_as_shown(tmp_path: Path) -> None:
 
 
 def test_the_command_of_three_groups_composes(tmp_path: Path) -> None:
-    (command,) = [c for c in console() if "llama_tiny" in c]
+    (command,) = [c for c in console() if "my_texts" in c]
     config = compose(shlex.split(command)[2:]).config
-    assert (config.model.norm, config.optimizer.kind, config.scheduler.kind) == ("rms_norm", "adam", "constant")
+    assert (config.model.norm, config.optimizer.kind, config.scheduler.kind) == ("layer_norm", "adam", "constant")
 
 
 def test_the_options_named_exist() -> None:

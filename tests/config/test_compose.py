@@ -26,13 +26,13 @@ def test_without_arguments_a_small_gpt_learns_the_standard_library() -> None:
     config = compose().config
     assert isinstance(config.data, StdlibConfig)
     assert isinstance(config.model, GPTConfig)
-    assert (config.run.name, config.run.folder) == ("stdlib-gpt_tiny", "stdlib-gpt_tiny")
+    assert (config.run.name, config.run.folder) == ("stdlib-llama_tiny", "stdlib-llama_tiny")
 
 
 def test_a_group_and_a_value_typed_in_any_order() -> None:
-    before, after = compose(["model=llama_tiny", "model.n_layer=2"]), compose(["model.n_layer=2", "model=llama_tiny"])
+    before, after = compose(["model=gpt_tiny", "model.n_layer=2"]), compose(["model.n_layer=2", "model=gpt_tiny"])
     assert before.config == after.config
-    assert (before.config.model.n_layer, before.config.model.norm) == (2, "rms_norm")
+    assert (before.config.model.n_layer, before.config.model.norm) == (2, "layer_norm")
 
 
 def test_a_models_file_may_choose_its_tokenizer_and_a_typed_tokenizer_beats_it(
