@@ -32,7 +32,7 @@ def test_short_values_and_places_are_not_secrets() -> None:
         "KEY": "abc",
         "TOKENIZERS_PARALLELISM": "false-false",
         "SSH_KEY_PATH": "/home/x/key",
-        "PWD": "/work/x/y",
+        "PWD": "/home/x/y",
     }
     assert secret_values(environment) == ()
 
