@@ -89,7 +89,7 @@ def test_every_nodes_failed_check_is_told() -> None:
     [
         ("checkpoint.monitor=validation/los", "validation/accuracy; did you mean validation/loss?"),
         ("model=null", "task=language_modeling needs a model, got model=null; choose one, e.g. model=gpt_tiny"),
-        ("trainer.accumulate_grad_batches=3", "try data.batch_size=15"),
+        ("trainer.accumulate_grad_batches=3", "try data.batch_size=9"),
     ],
 )
 def test_an_impossible_combination_is_told_with_its_fix(typed: str, told: str) -> None:

@@ -21,9 +21,9 @@ def origins(key: str, *overrides: str, config_dir: Path | None = None) -> tuple[
 
 
 def test_a_value_that_nobody_set_has_its_dataclass_default() -> None:
-    assert origins("optimizer.lr") == (
-        "optimizer.lr = 0.001",
-        [["default", "0.001", "lmexp.optim.config.AdamWConfig"]],
+    assert origins("optimizer.beta2") == (
+        "optimizer.beta2 = 0.95",
+        [["default", "0.95", "lmexp.optim.config.AdamWConfig"]],
     )
 
 

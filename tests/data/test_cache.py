@@ -126,7 +126,7 @@ def test_progress_says_what_happens(tmp_path: Path, lines_file: Path) -> None:
     counts = {name: split.n_documents for name, split in cache.splits.items()}
     assert lines == [
         f"training tokenizer bpe: {counts['train']} documents",
-        f"vocabulary: {cache.tokenizer.vocab_size} tokens, not tokenizer.vocab_size=4096; "
+        f"vocabulary: {cache.tokenizer.vocab_size} tokens, not tokenizer.vocab_size=1024; "
         "no other pair occurs tokenizer.min_frequency=2 times",
         *(f"tokenizing {name}: {count} documents" for name, count in counts.items()),
         f"tokens: found in {cache.path}",
