@@ -18,6 +18,7 @@ MICRO = (
     "data.batch_size=8",
     "data.sequence_length=32",
     "tokenizer=byte",
+    "model=gpt_tiny",
     "model.n_layer=2",
     "model.n_head=2",
     "model.d_model=64",

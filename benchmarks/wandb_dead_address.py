@@ -8,7 +8,7 @@ timings.jsonl; the 95% interval of the median ratio comes from resampling pairs.
 
     python -m benchmarks.wandb_dead_address [--pairs 12] [--steps 600] > benchmarks/results/wandb_dead_address.md
 
-Some 6 minutes with the defaults, on Linux. The exit code is 1 where the wanted is not reached.
+Some 8 minutes with the defaults, on Linux. The exit code is 1 where the wanted is not reached.
 """
 
 from __future__ import annotations
