@@ -88,6 +88,10 @@ def check_custom(config: TrainConfig) -> None:
         return
     if config.trainer.max_tokens is not None and not isinstance(config.data, CorpusConfig):
         raise ConfigError("trainer.max_tokens needs a corpus of lmexp; with data=custom use trainer.max_steps")
+    if config.trainer.compile:
+        raise ConfigError(
+            "trainer.compile=true compiles lmexp's own models only; compile yours in its __init__, or leave it out"
+        )
     for group in ("model", "optimizer", "scheduler"):
         if getattr(config, group) is not None and not plugins.takes("task", config.task.target, group):
             raise ConfigError(

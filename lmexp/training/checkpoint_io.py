@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,8 @@ class CheckpointWriter(Checkpoint):
                 )
             return False
         value = float(monitored)
+        if not math.isfinite(value):  # nothing would ever be better than NaN
+            return False
         better = self.best_value is None or (
             value < self.best_value if self.config.mode == "min" else value > self.best_value
         )
@@ -147,16 +150,17 @@ class CheckpointWriter(Checkpoint):
         trainer.save_checkpoint(path, storage_options=metrics)
         self._saved_step = step
         if trainer.is_global_zero and self.config.keep != "all":
-            self._remove_old()
+            self._remove_old(step)
 
     def _point_to_best(self) -> None:
         assert self.best_step is not None
         if (self.root / checkpoints.folder_name(self.best_step)).is_dir():
             write_atomically(self.root / checkpoints.BEST, checkpoints.folder_name(self.best_step) + "\n")
 
-    def _remove_old(self) -> None:
-        """Keep the newest, and the best if it is wanted."""
-        newest = {p.name for p in checkpoints.steps(self.root)[-self.config.keep_last :]}
+    def _remove_old(self, step: int) -> None:
+        """Keep the newest up to this step, and the best. Later ones are damaged: the run went on from before them."""
+        until_now = [p.name for p in checkpoints.steps(self.root) if p.name <= checkpoints.folder_name(step)]
+        newest = set(until_now[-self.config.keep_last :])
         best = {checkpoints.folder_name(self.best_step)} if self.best_step is not None else set()
         for folder in checkpoints.steps(self.root):
             if folder.name not in newest | best:

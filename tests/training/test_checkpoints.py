@@ -14,7 +14,9 @@ import torch
 
 from lmexp.errors import CheckpointError
 from lmexp.training import checkpoints
-from lmexp.training.checkpoint_io import keep_at_end, plain
+from lmexp.training.checkpoint_io import CheckpointWriter, keep_at_end, plain
+from lmexp.training.config import CheckpointConfig
+from lmexp.training.signals import StopRequest
 
 WEIGHTS = {"model.a": torch.arange(6.0).view(2, 3), "model.b": torch.ones(4)}
 STATE: dict[str, Any] = {"global_step": 3, "optimizer_states": [{"exp_avg": torch.zeros(2)}], "loops": {"n": 1}}
@@ -145,6 +147,17 @@ def test_keep_decides_what_stays(tmp_path: Path, keep: str, left: set[int]) -> N
     assert {path.name for path in checkpoints.steps(tmp_path)} == {checkpoints.folder_name(step) for step in left}
     if keep == "best":
         assert checkpoints.find(tmp_path, "best").name == checkpoints.folder_name(2)
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_the_one_just_saved(tmp_path: Path) -> None:
+    for step in (1, 2, 4):
+        save(tmp_path, step)
+    (tmp_path / checkpoints.folder_name(4) / checkpoints.MODEL).write_bytes(b"damaged")
+    just_saved = save(tmp_path, 3)
+    writer = CheckpointWriter(tmp_path, CheckpointConfig(keep_last=1), total_steps=9, stop=StopRequest())
+    writer._remove_old(3)
+    assert checkpoints.steps(tmp_path) == [just_saved]
+    assert checkpoints.latest(tmp_path) == just_saved
 
 
 def test_only_plain_types_go_into_a_checkpoint() -> None:
