@@ -51,8 +51,8 @@ def _run_workers(work: Path, run_dir: Path, world_size: int, threads_per_process
         with _passing_on_signals(process) as received:
             returned = process.wait()
     state = folder.read_state(run_dir)
-    if work == run_dir and received and state.state in ("interrupted", "preempted"):
-        wanted = STOP_SIGNALS[received[0]]
+    if work == run_dir and received and state.state in ("running", "interrupted", "preempted"):
+        wanted = STOP_SIGNALS[received[0]]  # the workers only saw torchrun's SIGTERM
         folder.write_state(run_dir, wanted, phase=state.phase, step=state.step, message=state.message)
         raise Stopped(wanted, state.step or 0)
     if failure.exists():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.command import TINY, json_file, lmexp, only_run, rows, write_corpus
+from tests.end_to_end.command import TINY, command, environment, json_file, lmexp, only_run, rows, write_corpus
+from tests.end_to_end.test_resume import kill_when
 
 STEPS = ("trainer.max_steps=100", "trainer.val_every_n_steps=25", "checkpoint.keep=last", "logger.log_every_n_steps=1")
 
@@ -68,6 +71,24 @@ def test_figures_do_not_depend_on_batch_size_or_processes(runs: dict[int, Path])
             assert row["estimate"] == pytest.approx(first[name]["estimate"], rel=1e-10), name
             assert (row["n"], row["n_clusters"]) == (first[name]["n"], first[name]["n_clusters"])
         assert other["perplexity/accuracy"]["estimate"] == first["perplexity/accuracy"]["estimate"]
+
+
+def test_ctrl_c_saves_once_and_the_run_goes_on(runs: dict[int, Path], tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    typed = ("train", *TINY, *STEPS, "trainer.devices=2")
+    process = subprocess.Popen(
+        command(*typed), cwd=tmp_path, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    kill_when(process, tmp_path / "outputs", 30, signal.SIGINT)
+    said = process.communicate(timeout=90)[0]
+    assert process.returncode == 130, said
+    run = only_run(tmp_path / "outputs")
+    state = json_file(run / "state.json")
+    assert state["state"] == "interrupted"
+    assert state["step"] >= 30
+    assert "go on with: lmexp resume" in said
+    lmexp(tmp_path, "resume", str(run))
+    assert (run / "metrics.jsonl").read_bytes() == (runs[2] / "metrics.jsonl").read_bytes()
 
 
 def test_a_failing_rank_ends_the_run_and_its_error_is_shown(tmp_path: Path) -> None:
