@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -158,6 +159,16 @@ def test_a_damaged_later_checkpoint_does_not_push_out_the_one_just_saved(tmp_pat
     writer._remove_old(3)
     assert checkpoints.steps(tmp_path) == [just_saved]
     assert checkpoints.latest(tmp_path) == just_saved
+
+
+def test_a_monitor_that_is_nan_is_never_the_best(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, CheckpointConfig(), total_steps=9, stop=StopRequest())
+    improved = []
+    for step, value in enumerate((float("nan"), 2.0, float("nan"), 1.0, 3.0)):
+        trainer: Any = SimpleNamespace(callback_metrics={"validation/loss": torch.tensor(value)}, global_step=step)
+        improved.append(writer._improved(trainer))
+    assert improved == [False, True, False, True, False]
+    assert (writer.best_value, writer.best_step) == (1.0, 3)
 
 
 def test_only_plain_types_go_into_a_checkpoint() -> None:
