@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "compose": "lmexp.api",
+    "prepare": "lmexp.api",
     "train": "lmexp.api",
     "resume": "lmexp.api",
     "evaluate": "lmexp.api",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from lmexp.api import Run as Run
     from lmexp.api import compose as compose
     from lmexp.api import evaluate as evaluate
+    from lmexp.api import prepare as prepare
     from lmexp.api import resume as resume
     from lmexp.api import train as train
     from lmexp.api import trust as trust

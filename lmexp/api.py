@@ -14,6 +14,7 @@ from lmexp.config.schema import TrainConfig
 from lmexp.errors import Stopped
 
 if TYPE_CHECKING:
+    from lmexp.data.cache import TokenCache
     from lmexp.evaluation.row import Row
     from lmexp.runs.load import LoadedModel
 
@@ -76,6 +77,24 @@ def train(config: TrainConfig, *, say: Say = print) -> Run:
     return start_and_launch(to_config("train", plain), plain, [], say)
 
 
+def prepare(config: TrainConfig, *, say: Say = print) -> TokenCache:
+    """The token cache that train(config) would use, made if need be, as `lmexp prepare` does."""
+    from lmexp.config.freeze import plain_dataclass, to_config
+    from lmexp.errors import ConfigError
+    from lmexp.runs.data import prepare_data
+    from lmexp.runs.data_progress import shown
+
+    checked: TrainConfig = to_config("train", plain_dataclass(config))
+    with shown(say) as progress:
+        cache = prepare_data(checked, progress)
+    if cache is None:
+        raise ConfigError(
+            f"data={checked.data.kind} is a data module of your own, which makes its own batches: there is nothing to "
+            f"prepare; choose a corpus, e.g. data=text_files data.path=FOLDER"
+        )
+    return cache
+
+
 def start_and_launch(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say: Say) -> Run:
     """Freeze a new run and bring it to its end."""
     from lmexp.runs.start import start
@@ -85,11 +104,17 @@ def start_and_launch(config: TrainConfig, plain: dict[str, Any], overrides: list
     return _launch(run_dir, config)
 
 
-def resume(path: str | Path) -> Run:
-    """Go on with a run where it stopped."""
+def resume(path: str | Path, *, allow_changed_data: bool = False) -> Run:
+    """Go on with a run where it stopped.
+
+    allow_changed_data: read the corpus as it is now, and go on with it even where it has changed.
+    """
     from lmexp.config.freeze import read_record, require_plugins
     from lmexp.errors import RunError
-    from lmexp.runs.folder import read_state
+    from lmexp.runs.data import accept_changed_data, reopen_data
+    from lmexp.runs.data_progress import shown
+    from lmexp.runs.folder import lock, read_state
+    from lmexp.runs.ranks import Ranks
     from lmexp.runs.requests import go_to
     from lmexp.runs.start import check_custom
 
@@ -100,6 +125,10 @@ def resume(path: str | Path) -> Run:
     if read_state(run_dir).state == "done":
         raise RunError(f"{path}: the run is done; look at {run_dir}/report.html, or start another one")
     go_to(Path(record.cwd))
+    with lock(run_dir), shown(print) as progress:  # what is wrong with the data is said before processes are started
+        if allow_changed_data:
+            record = accept_changed_data(run_dir, record, progress)
+        reopen_data(run_dir, record, Ranks(), progress)
     return _launch(run_dir, record.config)
 
 

@@ -25,6 +25,8 @@ EVALUATION_DIR = "evaluation"
 SUMMARY_JSON = "summary.json"
 GENERATED_JSON = "generated.json"
 REPORT_HTML = "report.html"
+DATA_CARD_JSON = "data_card.json"
+DATA_CARD_HTML = "data_card.html"
 
 
 def default_root() -> str:

@@ -7,12 +7,14 @@ Trust comes from the command line (`lmexp -p my_pkg train ...`) or from an insta
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.metadata
 import inspect
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from lmexp.errors import ConfigError
@@ -64,6 +66,20 @@ def trust_entry_points() -> None:
 def trusted() -> list[str]:
     """Names given with -p so far: what a parent passes on to its workers."""
     return [name for name, origin in _trusted.items() if origin == "-p"]
+
+
+def code_digest(cls: type) -> str | None:
+    """SHA-256 of the file that defines a class of the user's, so that what was made by other code is not taken for what
+    this code would make; None for lmexp's own, whose version tells.
+    """
+    if cls.__module__.partition(".")[0] == "lmexp":
+        return None
+    try:
+        path = inspect.getsourcefile(cls)
+    except TypeError:  # defined in no file
+        path = None
+    code = Path(path).read_bytes() if path is not None and Path(path).is_file() else cls.__qualname__.encode()
+    return hashlib.sha256(code).hexdigest()
 
 
 def check_target(where: str, target: str) -> None:

@@ -21,6 +21,7 @@ PUBLIC = {
     "compose",
     "evaluate",
     "load",
+    "prepare",
     "register",
     "resume",
     "train",
@@ -44,7 +45,8 @@ def test_the_parameters_of_the_public_functions() -> None:
     expected = {
         "compose": ["overrides", "config_dirs"],
         "train": ["config", "say"],
-        "resume": ["path"],
+        "prepare": ["config", "say"],
+        "resume": ["path", "allow_changed_data"],
         "evaluate": ["run", "overrides"],
         "load": ["path", "weights", "device"],
         "register": ["group", "kind", "schema"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import re
 import sys
 import sysconfig
@@ -22,11 +23,11 @@ from lmexp import plugins
 from lmexp.config.compose import compose
 from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, SCHEMAS, TrainConfig
 from lmexp.data.cache import TokenCache, prepare
-from lmexp.data.config import CorpusConfig
+from lmexp.data.config import CorpusConfig, CsvConfig, HFConfig, JsonLinesConfig, MixtureConfig, RecordsConfig
 from lmexp.evaluation.runner import Evaluation
 from lmexp.models.base import as_language_model
 from lmexp.paths import CONF_DIR
-from lmexp.tokenizers.config import ByteTokenizerConfig
+from lmexp.tokenizers.config import ByteTokenizerConfig, SavedTokenizerConfig
 from lmexp.training import trainer
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +125,8 @@ def overrides(group: str, option: str, lab: str) -> list[str]:
         typed += [f"{name}.target={lab}:{group.capitalize()}"]
     if option == "custom" and group in ("data", "task"):  # each needs the other: lmexp's task reads lmexp's corpora
         typed += ["task=custom", f"task.target={lab}:Task", "data=custom", f"data.target={lab}:Data"]
+    if (group, option) == ("data", "mixture"):  # a mixture needs sources, which only the user knows
+        typed += ["+data@data.parts.code=stdlib", "+data@data.parts.books=text_files", "data.weights.books=3"]
     return list(dict.fromkeys(typed))
 
 
@@ -144,7 +147,10 @@ def check_model(model: Any) -> None:
     assert logits.shape == (2, 16, 50)
 
 
-def check_tokenizer(config: Any) -> None:
+def check_tokenizer(config: Any, folder: Path) -> None:
+    if isinstance(config, SavedTokenizerConfig):
+        ByteTokenizerConfig().train([]).save(folder / "tokenizer.json")
+        config = dataclasses.replace(config, path=str(folder))
     tokenizer = config.train([LINE] * 3)
     ids = tokenizer.encode("the cat")
     assert 0 <= min(ids) <= max(ids) < tokenizer.vocab_size
@@ -183,7 +189,6 @@ def check_callbacks(config: Any) -> None:
 
 CHECKS: dict[str, Callable[[Any], None]] = {
     "model": check_model,
-    "tokenizer": check_tokenizer,
     "optimizer": check_optimizer,
     "scheduler": check_scheduler,
     "evaluation": check_evaluation,
@@ -197,7 +202,7 @@ WHOLE = ("task", "trainer", "checkpoint", "launcher", "experiment")
 
 def test_every_group_is_checked() -> None:
     groups = {name.partition("/")[0] for name in YAMLS if "/" in name}
-    assert groups == {*CHECKS, *WHOLE, "data", "logger"}
+    assert groups == {*CHECKS, *WHOLE, "data", "logger", "tokenizer"}
     assert groups >= set(BASES)
 
 
@@ -212,6 +217,11 @@ def test_every_yaml_composes(name: str, lab: str) -> None:
 def test_every_option_builds(name: str, lab: str) -> None:
     group = name.partition("/")[0]
     CHECKS[group](getattr(composed(name, lab), group))
+
+
+@pytest.mark.parametrize("name", [name for name in YAMLS if name.startswith("tokenizer/")])
+def test_every_tokenizer_reads_text(name: str, lab: str, tmp_path: Path) -> None:
+    check_tokenizer(composed(name, lab).tokenizer, tmp_path)
 
 
 @pytest.mark.parametrize("name", [name for name in YAMLS if name.startswith("data/")])
@@ -249,11 +259,47 @@ def test_every_experiment_builds(name: str, lab: str, corpus: Path, tmp_path: Pa
 
 
 def on_corpus(config: TrainConfig, corpus: Path) -> TrainConfig:
-    """The same, reading the tiny corpus where it reads text files."""
-    if hasattr(config.data, "path"):
-        data: Any = config.data
-        config.data = dataclasses.replace(data, path=str(corpus))
+    """The same, reading tiny files in the form that its source expects."""
+    if isinstance(config.data, MixtureConfig):
+        config.data.parts = {name: on_files(part, corpus / name) for name, part in config.data.parts.items()}
+    else:
+        config.data = on_files(config.data, corpus / "files")
     return config
+
+
+def on_files(data: Any, folder: Path) -> Any:
+    """A data config that reads files made for it below folder, where it reads any."""
+    if not hasattr(data, "path"):
+        return data
+    folder.mkdir(exist_ok=True)
+    if isinstance(data, HFConfig):
+        datasets = pytest.importorskip("datasets")
+        table = datasets.Dataset.from_dict({data.field: [f"{i}: {LINE * 12}" for i in range(200)]})
+        datasets.DatasetDict({data.train_split: table}).save_to_disk(str(folder))
+        return dataclasses.replace(data, path=str(folder))
+    for pattern in (data.pattern, data.validation_pattern, data.test_pattern):
+        for i in range(120 if pattern and "*" in pattern else 1 if pattern else 0):
+            name = pattern.replace("*", f"text_{i}", 1).replace("*", "")
+            write_documents(data, folder / name, [f"{i}.{j}: {LINE * 12}" for j in range(3 if "*" in pattern else 120)])
+    return dataclasses.replace(data, path=str(folder))
+
+
+def write_documents(data: Any, path: Path, texts: list[str]) -> None:
+    """A file of these documents as data reads them."""
+    if not isinstance(data, RecordsConfig):
+        path.write_text("\n".join(texts), encoding="utf-8")
+        return
+    columns = re.findall(r"{(\w+)}", data.template) if data.template else [data.field.split("|")[0]]
+    if isinstance(data, CsvConfig):
+        quote = data.quote or ""
+        lines = [data.delimiter.join(columns)] if data.header else []
+        lines += [data.delimiter.join(f"{quote}{text}{quote}" for _ in columns) for text in texts]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    elif isinstance(data, JsonLinesConfig):
+        path.write_text("\n".join(json.dumps(dict.fromkeys(columns, text)) for text in texts), encoding="utf-8")
+    else:
+        parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+        parquet.write_table(arrow.table(dict.fromkeys(columns, texts)), path)
 
 
 @pytest.mark.parametrize("name", YAMLS)

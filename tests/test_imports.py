@@ -48,13 +48,21 @@ def loaded(folder: Path, *arguments: str, code: int) -> list[str]:
         (["--help"], 0),
         (["train", "--cfg", "job"], 0),
         (["train", "--explain", "model.n_layer"], 0),
+        (["prepare", "--cfg", "job"], 0),
         (["train", "model.n_layres=3", "optimizer=adamm", "model.n_head=7"], 2),
         (["evaluate"], 2),
     ],
-    ids=["help", "cfg", "explain", "planted errors", "no run"],
+    ids=["help", "cfg", "explain", "prepare", "planted errors", "no run"],
 )
 def test_commands_that_only_read_configs_load_no_heavy_package(arguments: list[str], code: int, tmp_path: Path) -> None:
     assert loaded(tmp_path, *arguments, code=code) == []
+
+
+def test_preparing_a_corpus_loads_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("".join(f"line {i}\n" for i in range(500)), encoding="utf-8")
+    typed = ["data=text_files", f"data.path={tmp_path}/corpus.txt", "data.document=line", f"run.root={tmp_path}"]
+    found = loaded(tmp_path, "prepare", *typed, "data.sequence_length=16", "data.windows=packed", code=0)
+    assert not {"torch", "pytorch_lightning", "torchmetrics", "wandb", "safetensors"} & set(found)
 
 
 def test_import_lmexp_loads_no_heavy_package() -> None:

@@ -15,6 +15,7 @@ from lmexp import plugins
 from lmexp.cli.main import COMMANDS, LmexpUsageError, packages_and_rest
 from lmexp.config.compose import composer
 from lmexp.config.schema import COMMANDS as COMPOSED
+from lmexp.config.schema import SAME_CONFIG
 
 SHELLS = ("bash", "fish", "zsh")
 OPTIONS = ("--cfg", "--config-dir", "--explain", "--help", "--info", "--package", "--resolve", "--shell-completion")
@@ -44,6 +45,7 @@ def completions(line: str, shell: str = "bash") -> list[str]:
     if not words or words == [word]:
         return [name for name in COMMANDS if name.startswith(word)]
     command, *typed = words
+    command = SAME_CONFIG.get(command, command)
     if command not in COMPOSED:
         return []
     if word.startswith("-"):

@@ -16,6 +16,7 @@ from lmexp.errors import LmexpError, Stopped
 
 COMMANDS = {
     "train": "train, evaluate and report; without arguments a small GPT on the Python standard library",
+    "prepare": "make the tokens that train would use ahead of time, with a data card",
     "evaluate": "measure a run's model: evaluate run=RUN [OVERRIDES]",
     "generate": "sample text: generate run=RUN prompt=TEXT",
     "resume": "go on with a run where it stopped: resume RUN",

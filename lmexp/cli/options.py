@@ -1,4 +1,4 @@
-"""What the composed commands (train, evaluate, generate) have in common: overrides, and Hydra's own options."""
+"""What train, prepare, evaluate and generate have in common: overrides, and Hydra's own options."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lmexp.cli.arguments import Parser
 from lmexp.cli.main import LmexpUsageError
 from lmexp.config import compose as composing
 from lmexp.config.overrides import literal_override
+from lmexp.config.schema import SAME_CONFIG
 
 EPILOG = """
 overrides: key=value for a value, group=option for a group, e.g.
@@ -61,6 +62,7 @@ def parse(command: str, description: str, argv: list[str]) -> Options:
 
 def answer(command: str, options: Options) -> bool:
     """Answer --explain, --cfg, --info and completion; whether there was something to answer."""
+    command = SAME_CONFIG.get(command, command)
     if options.explain:
         from lmexp.config.explain import explain
 

@@ -25,7 +25,7 @@ from yaml import YAMLError
 
 from lmexp import plugins
 from lmexp.config.overrides import NULLABLE, literal_override, refuse_hydra_settings
-from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, SCHEMAS, field_names
+from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, HELD, SCHEMAS, field_names
 from lmexp.errors import ConfigError
 from lmexp.paths import CONF_DIR
 
@@ -180,6 +180,8 @@ def check_shape(node: DictConfig, where: str = "") -> None:
         kind = next(f.default for f in fields(schema) if f.name == "kind")
         if node.kind != kind:
             group = where.partition(".")[0]
+            if where.rpartition(".")[0] in HELD:
+                group = f"{group}@{where}"
             raise ConfigError(
                 f"{where}.kind is {node.kind!r}, but the fields beside it are those of {kind!r}; "
                 f"choose a kind by its group, {group}=..., not by {where}.kind"

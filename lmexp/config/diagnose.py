@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from lmexp.config.compose import COMPOSE_ERRORS, Composer, LoadedFile, check_shape, name_run, to_typed
 from lmexp.config.lines import line_of
 from lmexp.config.overrides import parse_override, refuse_hydra_settings
-from lmexp.config.schema import DICT_GROUPS, SCHEMAS, field_names
-from lmexp.config.translate import from_file, in_words, one_line, target_hint, type_error
+from lmexp.config.schema import DICT_GROUPS, HELD, SCHEMAS, field_names
+from lmexp.config.translate import from_file, how_to_hold, in_words, one_line, target_hint, type_error
 from lmexp.errors import ConfigError
 from lmexp.plugins import did_you_mean
 
@@ -103,9 +103,11 @@ def _composes(composer: Composer, choices: list[str]) -> Exception | None:
 def _check_choice(composer: Composer, override: Override) -> str | None:
     """What is wrong with one choice before any file is read, or None."""
     group, text, value = override.key_or_group, override.input_line or "", override.value()
-    if override.package is not None:
-        return f"{text}: the place of a group is fixed; write {group}={value}"
-    if override.is_add():
+    held = _is_held(override)
+    if override.package is not None and not held:
+        place = next((f"+{group}@{p}.NAME" for p, g in HELD.items() if g == group and override.package != group), group)
+        return f"{text}: the place of a group is fixed; write {place}={value}"
+    if override.is_add() and not held:
         return f"{text}: {group} is there already; write {group}={value}, without the +"
     if override.is_delete():
         return None
@@ -122,6 +124,12 @@ def _check_choice(composer: Composer, override: Override) -> str | None:
     return None
 
 
+def _is_held(override: Override) -> bool:
+    """Whether it chooses one of several nodes held by name, as in +data@data.parts.NAME=OPTION."""
+    place, _, name = (override.package or "").rpartition(".")
+    return bool(name) and HELD.get(place) == override.key_or_group
+
+
 def _check_value(base: DictConfig, override: Override) -> str | None:
     """What is wrong with one value override on its own, or None."""
     key, text = override.key_or_group, override.input_line or ""
@@ -131,7 +139,7 @@ def _check_value(base: DictConfig, override: Override) -> str | None:
     if unknown is not None:
         return f"{text}: {unknown}"
     if override.is_delete():
-        if key.count(".") == 1 and key.partition(".")[0] in DICT_GROUPS:
+        if key.rpartition(".")[0] in (*DICT_GROUPS, "data.weights"):
             return None
         return f"{text}: a setting can't be taken away; give it another value, {key}=..."
     if override.is_add() and not override.is_force_add() and not _is_free(key):
@@ -148,7 +156,8 @@ def _with(base: DictConfig, overrides: list[Override]) -> DictConfig:
     node = copy.deepcopy(base)
     for override in overrides:
         if not override.is_delete():
-            OmegaConf.update(node, override.key_or_group, override.value(), merge=True, force_add=override.is_add())
+            add = override.is_add() or override.is_force_add()
+            OmegaConf.update(node, override.key_or_group, override.value(), merge=True, force_add=add)
     return node
 
 
@@ -160,7 +169,8 @@ def _check_nodes(base: DictConfig, overrides: list[Override], files: Callable[[]
     findings: list[str] = []
     remaining = list(overrides)
     without = _failures(base)
-    for where in [*_failures(_with(base, remaining)), ""]:
+    owners = [place.partition(".")[0] for place in HELD]  # asked once what they hold is mended
+    for where in dict.fromkeys([*_failures(_with(base, remaining)), *owners, ""]):
         for _ in range(len(overrides) + 1):
             failure = _failures(_with(base, remaining)).get(where)
             if failure is None:
@@ -186,13 +196,14 @@ def _culprit(base: DictConfig, overrides: list[Override], where: str, failure: s
 
 def _failures(node: DictConfig) -> dict[str, str]:
     """Node -> the first check that it doesn't pass; "" -> the whole config's, asked only where all nodes pass."""
-    parts = _children(node)
-    parts += [
-        (f"{key}.{name}", inner) for key, child in parts if key in DICT_GROUPS for name, inner in _children(child)
-    ]
+    parts = [(f"{place}.{name}", inner) for place in HELD for name, inner in _held(node, place)]
+    parts += _children(node)
+    parts += [(f"{group}.{name}", inner) for group in DICT_GROUPS for name, inner in _held(node, group)]
     failures: dict[str, str] = {}
     for key, child in parts:
-        failure = _failure(child, key) if key not in DICT_GROUPS else None
+        if key in DICT_GROUPS or any(failed.startswith(f"{key}.") for failed in failures):
+            continue
+        failure = _failure(child, key)
         if failure is not None:
             failures[key] = _with_name(failure, key)
     if not failures:
@@ -209,13 +220,19 @@ def _children(node: DictConfig) -> list[tuple[str, DictConfig]]:
     return [(str(key), child) for key, child in found if isinstance(child, DictConfig) and not child._is_none()]
 
 
+def _held(node: DictConfig, place: str) -> list[tuple[str, DictConfig]]:
+    """The nodes that a place holds by name."""
+    found: Any = node
+    for part in place.split("."):
+        found = found._get_node(part) if isinstance(found, DictConfig) and part in found else None
+    return _children(found) if isinstance(found, DictConfig) else []
+
+
 def _failure(node: DictConfig, key: str) -> str | None:
-    group, _, name = key.partition(".")
+    place, _, name = key.rpartition(".")
     if name and OmegaConf.is_missing(node, "kind"):
         touched = next((f"{key}.{k!s}" for k in node if not OmegaConf.is_missing(node, k)), key)
-        return (
-            f"{touched} is set, but {group} doesn't hold {name}; choose it too, {group}=[...,{name}], or leave this out"
-        )
+        return f"{touched} is set, but {place} doesn't hold {name}; {how_to_hold(place, name)}, or leave this out"
     try:
         check_shape(node, key)
         OmegaConf.to_object(node)
@@ -254,8 +271,8 @@ def unknown_key(base: DictConfig, key: str) -> str | None:
         if isinstance(node, DictConfig) and not node._is_none():
             if part in node:
                 node = node._get_node(part)
-                if part == "args":
-                    return None  # free-form: checked against the class's signature
+                if part == "args" or parts[: depth + 1] == ["data", "weights"]:
+                    return None  # free-form: checked by the class's signature, or by the node itself
                 continue
             known = [str(k) for k in node]
             if depth == 0:
@@ -263,6 +280,9 @@ def unknown_key(base: DictConfig, key: str) -> str | None:
             if here in DICT_GROUPS:
                 chosen = ",".join([*known, part])
                 return f"{here} holds {', '.join(known) or 'nothing'}; to have {part!r} too, write {here}=[{chosen}]"
+            if here in HELD:
+                near = did_you_mean(part, known) or f"; {how_to_hold(here, part)}"
+                return f"{here} has no {part!r}; it has {', '.join(known) or 'nothing'}{near}"
             return f"{here} has no {part!r}; it has {', '.join(known)}{_nearest(base, parts, known)}"
         if node is None or (isinstance(node, DictConfig | ListConfig) and node._is_none()):
             return f"{here} is null here, so it has no {part!r}; choose {parts[0]}=... first"
@@ -279,10 +299,12 @@ def _is_free(key: str) -> bool:
 def _nearest(base: DictConfig, parts: list[str], known: list[str]) -> str:
     """Where the key may have been meant: a near sibling, another option of the group, or another group."""
     near = did_you_mean(parts[-1], known)
-    kinds = SCHEMAS.get(parts[0], {}) if not near and len(parts) == 2 else {}
+    place = ".".join(parts[:-1])
+    group = HELD.get(place.rpartition(".")[0], place)
+    kinds = SCHEMAS.get(group, {}) if not near else {}
     having = [kind for kind, schema in kinds.items() if parts[-1] in field_names(schema)]
     if having:
-        return f"; {' and '.join(f'{parts[0]}={kind}' for kind in having)} {'have' if having[1:] else 'has'} it"
+        return f"; {' and '.join(f'{group}={kind}' for kind in having)} {'have' if having[1:] else 'has'} it"
     return near or _elsewhere(base, parts, known)
 
 

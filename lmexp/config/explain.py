@@ -80,6 +80,7 @@ def _overrides(overrides: list[str], key: str) -> list[str]:
     origins = []
     for text in overrides:
         override = parse_override(literal_override(text))
-        if override.key_or_group == key or key.startswith(f"{override.key_or_group}."):
+        sets = override.package or override.key_or_group
+        if sets == key or key.startswith(f"{sets}."):
             origins.append(f"typed   {text}")
     return origins

@@ -1,7 +1,7 @@
 """run.json: a config frozen once by the parent, and read by every worker instead of any command line.
 
-Format "lmexp.run", version 1:
-    run_id, experiment, created, lmexp (version), cwd, overrides, plugins, wandb_id, config
+Format "lmexp.run", version 2:
+    run_id, experiment, created, lmexp (version), cwd, overrides, plugins, wandb_id, data_fingerprints, config
 `config` holds each node's `kind`, by which reading finds its dataclass again in SCHEMAS. Values that come from
 `${oc.env:NAME}` stay as that text, so that a secret is looked up where it is needed and written nowhere.
 """
@@ -20,14 +20,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmexp.config.overrides import escaped
-from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, SCHEMAS
+from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, HELD, SCHEMAS
 from lmexp.errors import ConfigError, RunError
+from lmexp.files import write_atomically
 from lmexp.paths import RUN_JSON
 from lmexp.plugins import did_you_mean, trusted
 from lmexp.redaction import SHORTEST_SECRET, is_secret_variable, redact
 
 FORMAT = "lmexp.run"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(kw_only=True, slots=True)
@@ -48,6 +49,9 @@ class RunRecord:
     plugins: list[str]
     """Names given with -p; a record only, never imported from here."""
     wandb_id: str
+    data_fingerprints: list[str]
+    """Of the token caches that the run has used: the last one counts, those before it were given up with
+    --allow-changed-data. Empty for the user's own data."""
     config: Any
     """TrainConfig."""
 
@@ -98,6 +102,13 @@ def write_record(path: Path, record: RunRecord, config: dict[str, Any]) -> None:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def add_fingerprint(run_dir: Path, fingerprint: str) -> None:
+    """Append to data_fingerprints in run.json; the one thing that ever changes there."""
+    body = read_body(run_dir)
+    body["data_fingerprints"].append(fingerprint)
+    write_atomically(run_dir / RUN_JSON, json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_record(run_dir: Path) -> RunRecord:
@@ -156,6 +167,11 @@ def to_config(command: str, plain: dict[str, Any]) -> Any:
                     root[group][name] = _schema(f"{group}.{name}", group, node)
             else:
                 root[group] = _schema(group, group, plain[group])
+    for place, group in HELD.items():
+        outer, _, inner = place.partition(".")
+        held = plain[outer].get(inner) if isinstance(plain.get(outer), dict) else None
+        for name, node in held.items() if isinstance(held, dict) and inner in root[outer] else ():
+            root[outer][inner][name] = _schema(f"{place}.{name}", group, node)
     try:
         return OmegaConf.to_object(OmegaConf.merge(root, plain))
     except (OmegaConfBaseException, AttributeError) as error:

@@ -11,7 +11,9 @@ from hydra.errors import HydraException
 from lmexp.config.schema import DICT_GROUPS
 from lmexp.errors import ConfigError
 
-RAW_TEXT_KEYS = ("prompt", "run", "data.path")
+RAW_TEXT_KEYS = re.compile(
+    r"prompt|run|data(\.parts\.\w+)?\.(path|pattern|validation_pattern|test_pattern|field|template|delimiter|quote)"
+)
 """Keys whose value is taken literally, so that no character of it needs Hydra's quoting."""
 
 NULLABLE = ("tokenizer", "model", "optimizer", "scheduler", "experiment")
@@ -25,7 +27,7 @@ def literal_override(typed: str) -> str:
     """The override as Hydra should read it.
 
     `+experiment=x`, the habit of lightning-hydra-template, becomes `experiment=x`; text keys are quoted; groups can be
-    null; arguments of a user's own class need no `+`.
+    null; arguments of a user's own class, and weights of a mixture, need no `+`.
     """
     if typed.startswith("+experiment="):
         typed = typed[1:]
@@ -34,9 +36,9 @@ def literal_override(typed: str) -> str:
         return f"{key}='null'"
     if value == "null" and key in DICT_GROUPS:
         return f"{key}=[]"
-    if equals and re.fullmatch(r"\w[\w.]*\.args(\.[\w.]+)?", key):
+    if equals and re.fullmatch(r"\w[\w.]*\.args(\.[\w.]+)?|data\.weights\.\w+", key):
         return f"++{typed}"
-    if equals and key.lstrip("+") in RAW_TEXT_KEYS and value and not _is_quoted(value) and value != "null":
+    if equals and RAW_TEXT_KEYS.fullmatch(key.lstrip("+")) and value and not _is_quoted(value) and value != "null":
         return f"{key}='{_quoted(escaped(value))}'" if "${oc.env:" not in value else typed
     return typed
 

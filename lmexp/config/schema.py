@@ -40,12 +40,23 @@ BASES: dict[str, type] = {
 """Group -> the class every kind of it derives from."""
 
 SCHEMAS: dict[str, dict[str, type]] = {
-    "data": {"stdlib": data.StdlibConfig, "text_files": data.TextFilesConfig, "custom": data.CustomDataConfig},
+    "data": {
+        "stdlib": data.StdlibConfig,
+        "text_files": data.TextFilesConfig,
+        "json_lines": data.JsonLinesConfig,
+        "csv": data.CsvConfig,
+        "parquet": data.ParquetConfig,
+        "hf": data.HFConfig,
+        "synthetic": data.SyntheticConfig,
+        "mixture": data.MixtureConfig,
+        "custom": data.CustomDataConfig,
+    },
     "tokenizer": {
         "byte": tokenizers.ByteTokenizerConfig,
         "char": tokenizers.CharTokenizerConfig,
         "word": tokenizers.WordTokenizerConfig,
         "bpe": tokenizers.BPETokenizerConfig,
+        "saved": tokenizers.SavedTokenizerConfig,
     },
     "model": {"gpt": models.GPTConfig, "custom": models.CustomModelConfig},
     "task": {"language_modeling": tasks.LanguageModelingConfig, "custom": tasks.CustomTaskConfig},
@@ -71,6 +82,12 @@ SCHEMAS: dict[str, dict[str, type]] = {
 
 DICT_GROUPS = ("callbacks", "evaluation")
 """Groups of which a config holds several at once, by name."""
+
+HELD = {"data.parts": "data"}
+"""Other places that hold nodes by name -> the group they are of; chosen by `+data@data.parts.NAME=OPTION`."""
+
+SAME_CONFIG = {"prepare": "train"}
+"""Command -> the command whose config it takes."""
 
 
 def field_names(schema: type | None) -> list[str]:
@@ -191,7 +208,7 @@ class TrainConfig:
         for name, callback in self.callbacks.items():
             if isinstance(callback, training.EarlyStoppingConfig):
                 watched[f"callbacks.{name}.monitor"] = callback.monitor
-                if isinstance(self.data, data.CorpusConfig) and not self.data.validation_fraction:
+                if isinstance(self.data, data.CorpusConfig) and not self.data.has_split("validation"):
                     raise ConfigError(
                         f"callbacks.{name} watches {callback.monitor}, but data.validation_fraction=0 leaves nothing "
                         f"to validate on; set data.validation_fraction=0.05, or take the callback away"

@@ -11,9 +11,9 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from yaml import MarkedYAMLError
 
-from lmexp.config.compose import Composer, LoadedFile, known_keys
+from lmexp.config.compose import COMPOSE_ERRORS, Composer, LoadedFile, known_keys
 from lmexp.config.lines import line_of
-from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, SCHEMAS, field_names
+from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, HELD, SCHEMAS, field_names
 from lmexp.plugins import did_you_mean
 
 TARGET_HINT = """config text never chooses code, so there is no _target_; for a class of your own write
@@ -31,6 +31,18 @@ def target_hint(key: str) -> str:
     return TARGET_HINT.format(group=group, place=f"{group}.custom" if group in DICT_GROUPS else group)
 
 
+def how_to_hold(place: str, name: str) -> str:
+    """What to write so that a place which holds nodes by name holds this one too."""
+    if place in HELD:
+        group = HELD[place]
+        kind = next(iter(SCHEMAS[group]))
+        return (
+            f"choose it too, +{group}@{place}.{name}={kind}, "
+            f"or /{group}@{place.partition('.')[2]}.{name}: {kind} among a file's defaults"
+        )
+    return f"choose it too, {place}=[...,{name}]"
+
+
 def from_file(composer: Composer, overrides: list[str], text: str, error: Exception) -> str:
     """The first error of a YAML file, with the file and the line.
 
@@ -41,18 +53,29 @@ def from_file(composer: Composer, overrides: list[str], text: str, error: Except
         where = f"{mark.name}:{mark.line + 1}" if mark is not None else text
         return f"{where}: this is not YAML: {error.problem or error}"
     own = _chosen_file(composer, text)
-    group = text.partition("=")[0]
+    group = text.lstrip("+").partition("=")[0]
     if group in DICT_GROUPS and own is not None and "@package" not in own.read_text(encoding="utf-8"):
         return f"{own}: {group} holds several by name; its first line must be `# @package {group}.{own.stem}`"
     if isinstance(error, MissingConfigException):
         return _missing_option(own, text, error)
+    held = re.fullmatch(r"\+?(\w+)@(([\w.]+)\.(\w+))=.*", text)
+    if held and HELD.get(held[3]) == held[1]:
+        if re.search(r"Multiple values for|appears more than once", str(error)):
+            return f"{text}: {held[2]} is there already; write it without the +"
+        if "Key 'parts' not in" in str(error):
+            outer, _, inner = held[3].partition(".")
+            return f"{text}: {outer} has no {inner!r}; only a mixture does: {outer}=mixture"
     unmatched = re.search(r"Could not override '([^']+)'", str(error))
     if unmatched:
         return _unmatched_override(composer, own, text, unmatched[1])
     whole = "\n".join(str(e) for e in (error, error.__cause__, error.__context__) if e is not None)
     named, key = re.search(r"In '([^']+)'", whole), re.search(r"full_key: (\S+)", whole)
     full_key = key[1] if key else ""
-    for loaded in composer.files(overrides):
+    try:
+        files = composer.files(overrides)
+    except COMPOSE_ERRORS:  # the defaults lists themselves don't fit together
+        return f"{own or text}: {in_words(error)}"
+    for loaded in files:
         if loaded.path is not None and named and loaded.config_path == named[1]:
             line = line_of(loaded.path, loaded.package, full_key)
             place = f"{loaded.path}{f':{line}' if line else ''}"
@@ -81,6 +104,9 @@ def _message(loaded: LoadedFile, full_key: str, whole: str, error: Exception) ->
     if place.count(".") == 1 and place.partition(".")[0] in DICT_GROUPS and schema in _base_names():
         group, _, held = place.partition(".")
         return f"{full_key} is set, but {group} doesn't hold {held}; choose it too, {group}=[...,{held}]"
+    if place.rpartition(".")[0] in HELD and schema in _base_names():
+        outer, _, inner = place.rpartition(".")
+        return f"{full_key} is set, but {outer} doesn't hold {inner}; {how_to_hold(outer, inner)}"
     if schema in _base_names():
         kinds = [kind for kind, s in SCHEMAS.get(place, {}).items() if name in field_names(s)] or ["KIND"]
         return (
@@ -93,6 +119,7 @@ def _message(loaded: LoadedFile, full_key: str, whole: str, error: Exception) ->
 def _chosen_file(composer: Composer, text: str) -> Path | None:
     """The YAML file that an override group=option brings in."""
     group, _, option = text.lstrip("+").partition("=")
+    group = group.partition("@")[0]
     options = [o.strip() for o in option.strip("[]'\"").split(",")]
     files = [composer.file(f"{group}/{o}") for o in options]
     return next((path for path in reversed(files) if path is not None), None)
@@ -109,6 +136,8 @@ def _unmatched_override(composer: Composer, own: Path | None, text: str, key: st
     """A defaults list overrides a group that isn't there, or one in a place where it isn't."""
     group, _, package = key.partition("@")
     place, groups = _place(own, group) or text, composer.groups()
+    if HELD.get(package.rpartition(".")[0]) == group:
+        return f"{text}: {package.rpartition('.')[0]} has no {package.rpartition('.')[2]!r}; to add it, write +{text}"
     if package and group in groups:
         return f"{place}: from within a group's file say where: `override /{group}@_global_.{group}: ...`"
     return f"{place}: there is no group {group!r}; expected one of {', '.join(groups)}{did_you_mean(group, groups)}"
@@ -129,6 +158,8 @@ def type_error(base: DictConfig, key: str, text: str, error: Exception) -> str:
     parent_key, _, name = key.rpartition(".")
     parent = OmegaConf.select(base, parent_key) if parent_key else base
     schema = OmegaConf.get_type(parent) if parent is not None else None
+    if isinstance(parent, DictConfig) and parent._metadata.element_type is float:
+        return f"expected a number, got {text.partition('=')[2]!r}"
     if schema is None or not is_dataclass(schema):
         return in_words(error)
     found: Field[Any] | None = next((f for f in fields(schema) if f.name == name), None)

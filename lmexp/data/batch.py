@@ -13,11 +13,16 @@ class Batch(NamedTuple):
     tokens: Tensor
     """(batch, seq) int64."""
     targets: Tensor
-    """(batch, seq) int64: the token after each token."""
+    """(batch, seq) int64: the token after each token; IGNORE (-100) where none is predicted (padding)."""
+    positions: Tensor | None
+    """(batch, seq) int64: position of each token in its own document; 0 starts another one, and tokens attend only
+    within theirs. None: each sequence is one text."""
     n_bytes: Tensor | None
     """(batch, seq) int64: UTF-8 bytes of each target; None while training."""
+    n_targets: int
+    """Targets of this batch that are predicted."""
     n_step_targets: int
-    """Targets of the whole optimizer step, over ranks and micro-batches: the summed loss is divided by it
-    once. In evaluation: targets of this batch."""
+    """The same of the whole optimizer step, over ranks and micro-batches: the summed loss is divided by it once.
+    In evaluation: of this batch."""
     sample_ids: Tensor
-    """(batch,) int64. Training: where in the split each sequence begins. Evaluation: its window's number."""
+    """(batch,) int64: what each sequence is, see windows.py; for the record, and to compare orders."""

@@ -1,74 +1,99 @@
 """The token cache: a corpus as token ids in memory-mapped files, with the tokenizer that made them.
 
 <cache_root>/<first 16 hex digits of the fingerprint>/
-    cache.json            {"format": "lmexp.cache", "version": 1, "fingerprint": ..., "dtype": "uint16",
-                           "tokenizer": settings, "split": settings, "n_skipped": files left out,
-                           "splits": {"train": {"n_documents", "n_tokens", "n_bytes", "n_bytes_dtype"}, ...}}
+    cache.json            {"format": "lmexp.cache", "version": 2, "fingerprint": ..., "dtype": "uint16",
+                           "tokenizer": identity, "sources": {name: {"split", "cleaning", "n_read", "n_documents",
+                           "n_bytes", "n_duplicates", "n_dropped", "n_quarantined", "documents_digest"}},
+                           "splits": {"train": {"n_documents", "n_tokens", "n_bytes", "n_bytes_dtype", "sources":
+                           {name: {"first_document", "n_documents", "start", "stop", "n_bytes"}}}, ...}}
     tokenizer.json        the tokenizer, trained on the training split
-    <split>.tokens        token ids, raw little-endian dtype; each document is followed by <eos>
-    <split>.documents     int64: where each document begins, and at last the number of tokens
+    <split>.tokens        token ids, raw little-endian dtype: an <eos>, then the documents, each followed by <eos>
+    <split>.documents     int64: the stream position (index into <split>.tokens) of each document's first token, and at
+                          last 1 + n_tokens
     <split>.bytes         n_bytes_dtype: source bytes of each token; only for tokenizers whose tokens alone
                           don't tell (n_bytes_dtype is null for the others)
+    quarantine.jsonl      {"source", "file", "line", "reason"} a line: what should have been a document and isn't
 
-The fingerprint is a SHA-256 over this format's version, the documents, and the settings of split and
-tokenizer. A folder is made under another name and renamed when it is complete: one with its name is whole.
+Every token but the leading <eos> is predicted from what stands before it: n_tokens counts those. The documents of a
+split come source by source, each source in its own order; a corpus that is no mixture has one source, "".
+
+The fingerprint is a SHA-256 over this format's version, the documents after cleaning, what was left out, and the
+settings of split and tokenizer. A folder is made under another name and renamed when it is complete: one with its name
+is whole. Beside the caches, corpora/ holds what is known of each source (survey.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
+import re
 import shutil
-import uuid
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmexp.data import building
+from lmexp.data.building import CACHE_JSON, FORMAT, VERSION, Build
 from lmexp.data.config import CorpusConfig
-from lmexp.data.split import SplitCorpus
-from lmexp.data.windows import n_training_windows
-from lmexp.data.writing import little_endian, write_split
+from lmexp.data.progress import Progress, silent
+from lmexp.data.shared_work import GoneError, remove
+from lmexp.data.summary import summarize
+from lmexp.data.surveying import CORPORA, Surveyor
+from lmexp.data.tokenizing import TOKENIZER_JSON
+from lmexp.data.worker import Crew
+from lmexp.data.writing import map_array
 from lmexp.errors import DataError
 from lmexp.tokenizers import base as tokenizers
-from lmexp.tokenizers.config import BPETokenizerConfig, TokenizerConfig
+from lmexp.tokenizers.config import TokenizerConfig
 
-FORMAT = "lmexp.cache"
-VERSION = 1
-CACHE_JSON = "cache.json"
-TOKENIZER_JSON = "tokenizer.json"
+ATTEMPTS = 3
+"""Times that a cache is begun anew after others have removed what was made of it."""
+PASSING = re.compile(r"\.[0-9a-f]{16}(-[0-9a-f]{8})?\.(once|partial|once\.partial|gone)")
+"""Names of what processes leave behind that were killed."""
+ABANDONED_SECONDS = 7 * 86_400
+"""What was begun and not touched for so long is removed."""
 
 Ints = NDArray[np.int64]
-Progress = Callable[[str], None]
 
 
-def _silent(line: str) -> None:
-    """No progress."""
+@dataclass(frozen=True, slots=True)
+class SourceRange:
+    """Where the documents of a source are in a split."""
+
+    first_document: int
+    n_documents: int
+    start: int
+    """Stream position of the first token of its first document."""
+    stop: int
+    """Stream position after the <eos> of its last document."""
+    n_bytes: int
+    """UTF-8 bytes of its text."""
 
 
 class TokenSplit:
     """The tokens of one split.
 
-    tokens: (n_tokens,), memory-mapped.
-    document_starts: (n_documents + 1,) first token of each document, and at last n_tokens.
+    tokens: (1 + n_tokens,), memory-mapped; the first is an <eos> that no document holds.
+    document_starts: (n_documents + 1,) stream position of each document's first token, and at last 1 + n_tokens;
+    memory-mapped.
     """
 
     def __init__(self, path: Path, name: str, dtype: str, facts: dict[str, Any], token_bytes: Ints | None) -> None:
         self.name = name
         self.n_tokens = int(facts["n_tokens"])
+        """Tokens to predict: all but the leading <eos>."""
         self.n_documents = int(facts["n_documents"])
         self.n_bytes = int(facts["n_bytes"])
         """UTF-8 bytes of the split's text."""
-        self.tokens = _open(path / f"{name}.tokens", dtype, self.n_tokens)
-        starts = _open(path / f"{name}.documents", "int64", self.n_documents + 1)
-        self.document_starts: Ints = starts.astype(np.int64)
+        self.sources = {source: SourceRange(**places) for source, places in facts["sources"].items()}
+        self.tokens = _open(path / f"{name}.tokens", dtype, 1 + self.n_tokens)
+        self.document_starts: Ints = _open(path / f"{name}.documents", "int64", self.n_documents + 1)
         self._token_bytes = token_bytes
         self._bytes = None
         if token_bytes is None:
-            self._bytes = _open(path / f"{name}.bytes", facts["n_bytes_dtype"], self.n_tokens)
+            self._bytes = _open(path / f"{name}.bytes", facts["n_bytes_dtype"], 1 + self.n_tokens)
 
     def windows(self, starts: Ints, length: int) -> Ints:
         """The tokens from each start on: (len(starts), length)."""
@@ -91,11 +116,13 @@ class TokenSplit:
 
 
 class TokenCache:
-    """An opened token cache. splits: train, and validation and test where their fractions aren't 0."""
+    """An opened token cache. splits: train, and validation and test where text was held out or given for them."""
 
     def __init__(self, path: Path) -> None:
         facts = _read_facts(path)
         self.path = path
+        self.facts = facts
+        """cache.json."""
         self.fingerprint: str = facts["fingerprint"]
         self.tokenizer = tokenizers.load(path / TOKENIZER_JSON)
         table = self.tokenizer.token_bytes()
@@ -105,78 +132,90 @@ class TokenCache:
 
 
 def prepare(
-    data: CorpusConfig, tokenizer: TokenizerConfig, *, cache_root: Path, progress: Progress = _silent
+    data: CorpusConfig, tokenizer: TokenizerConfig, *, cache_root: Path, progress: Progress = silent
 ) -> TokenCache:
-    """The token cache of a corpus: opened if there is one, made if there isn't."""
-    corpus = SplitCorpus(data.documents(), data)
-    settings = {
-        "tokenizer": dataclasses.asdict(tokenizer),
-        "split": {name: getattr(data, name) for name in ("split", "validation_fraction", "test_fraction")},
-    }
-    fingerprint = _fingerprint(corpus.survey.digest, settings)
+    """The token cache of a corpus: opened if there is one, made if there isn't.
+
+    Any number of processes may be at it at the same time, on any number of machines that share cache_root: they share
+    the work. What a killed one had done is not done again.
+    """
+    try:
+        for _ in range(ATTEMPTS):
+            try:
+                return _prepare(data, tokenizer, cache_root, progress)
+            except GoneError:
+                progress.say("what was made so far was removed: beginning anew")
+    except OSError as error:
+        raise DataError(
+            f"can't write the token cache in {cache_root}: {error.strerror or error}; "
+            f"choose another folder with data.cache_dir=FOLDER"
+        ) from error
+    raise DataError(f"the token cache in {cache_root} was removed again and again while it was made; who does that?")
+
+
+def open_prepared(cache_root: Path, fingerprint: str) -> TokenCache | None:
+    """The cache of a known fingerprint; None where it hasn't been made."""
     path = cache_root / fingerprint[:16]
-    if path.exists():
-        progress(f"tokens: found in {path}")
-    else:
-        _build(path, corpus, tokenizer, {"fingerprint": fingerprint, **settings}, progress)
+    if not path.exists():
+        return None
     cache = TokenCache(path)
-    n_training_windows(cache.splits["train"].n_tokens, data.sequence_length)
+    if cache.fingerprint != fingerprint:
+        raise DataError(
+            f"token cache {path} has the fingerprint {cache.fingerprint}, expected {fingerprint}; "
+            f"delete this folder and it is made again, or use another with data.cache_dir=FOLDER"
+        )
     return cache
 
 
-def _fingerprint(documents: str, settings: dict[str, Any]) -> str:
-    text = json.dumps({"version": VERSION, "documents": documents, **settings}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _build(path: Path, corpus: SplitCorpus, config: TokenizerConfig, facts: dict[str, Any], progress: Progress) -> None:
-    """Make the cache beside path, then rename it. If another process was faster, its cache is as good."""
-    beside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+def _prepare(data: CorpusConfig, tokenizer: TokenizerConfig, root: Path, progress: Progress) -> TokenCache:
+    crew = Crew(data)
+    surveyor = Surveyor(root, progress, crew.help)
     try:
-        beside.mkdir(parents=True)
-        _fill(beside, corpus, config, facts, progress)
-        try:
-            beside.rename(path)
-        except OSError:
-            if not path.is_dir():
-                raise
-    except OSError as error:
-        raise DataError(
-            f"can't write the token cache in {path.parent}: {error.strerror or error}; "
-            f"choose another folder with data.cache_dir=FOLDER"
-        ) from error
+        surveys = {name: surveyor.survey(name, config) for name, config in data.sources().items()}
+        summaries = [summarize(name, config, surveys[name]) for name, config in data.sources().items()]
+        fingerprint = building.fingerprint(summaries, tokenizer)
+        path = root / fingerprint[:16]
+        build = Build(path, fingerprint, summaries, tokenizer, progress, crew.help)
+        if path.exists():
+            progress.say(f"tokens: found in {path}")
+        else:
+            build.run()
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        crew.close()
+        surveyor.forget()
+    build.discard()
+    _sweep(path)
+    cache = open_prepared(root, fingerprint)
+    if cache is None:
+        raise GoneError
+    _check_rows(cache, data)
+    return cache
 
 
-def _fill(
-    folder: Path, corpus: SplitCorpus, config: TokenizerConfig, facts: dict[str, Any], progress: Progress
-) -> None:
-    n_skipped = corpus.documents.n_skipped
-    if n_skipped:
-        progress(f"files left out because they are not UTF-8 text: {n_skipped:,}")
-    progress(f"training tokenizer {config.kind}: {corpus.n_documents('train'):,} documents")
-    tokenizer = config.train(corpus.texts("train"))
-    if isinstance(config, BPETokenizerConfig) and tokenizer.vocab_size < config.vocab_size:
-        progress(
-            f"vocabulary: {tokenizer.vocab_size} tokens, not tokenizer.vocab_size={config.vocab_size}; "
-            f"no other pair occurs tokenizer.min_frequency={config.min_frequency} times"
-        )
-    tokenizer.save(folder / TOKENIZER_JSON)
-    dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
-    splits = {}
-    for name in corpus.names:
-        progress(f"tokenizing {name}: {corpus.n_documents(name):,} documents")
-        splits[name] = write_split(folder, name, corpus.texts(name), tokenizer, dtype)
-    facts = {
-        "format": FORMAT,
-        "version": VERSION,
-        **facts,
-        "dtype": dtype.name,
-        "n_skipped": n_skipped,
-        "splits": splits,
-    }
-    (folder / CACHE_JSON).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+def _check_rows(cache: TokenCache, data: CorpusConfig) -> None:
+    """Make the plan of the rows, where they need one; DataError where there are too few tokens."""
+    from lmexp.data.windows import training_rows
+
+    training_rows(cache, data, seed=0)
+
+
+def _sweep(made: Path) -> None:
+    """Remove what others began to remove, and what they began to make and left long before this cache was made or was
+    opened (by the file system's clock)."""
+    now = max(made.stat().st_ctime, made.parent.stat().st_mtime)
+    for folder in (made.parent, made.parent / CORPORA):
+        for path in folder.glob(".*"):
+            if not PASSING.fullmatch(path.name):
+                continue  # not ours: data.cache_dir may be any folder
+            if path.suffix == ".gone":
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            try:
+                newest = max(found.stat().st_mtime for found in (path, *path.iterdir()))
+            except OSError:
+                continue  # at work, after all
+            if newest < now - ABANDONED_SECONDS:
+                remove(path)
 
 
 def _gather(array: NDArray[Any], starts: Ints, length: int) -> Ints:
@@ -187,13 +226,12 @@ def _gather(array: NDArray[Any], starts: Ints, length: int) -> Ints:
 
 
 def _open(path: Path, dtype: str, n: int) -> NDArray[Any]:
-    expected = n * np.dtype(dtype).itemsize
-    if not path.exists():
-        raise _damaged(path.parent, f"{path.name} is missing")
-    if path.stat().st_size != expected:
-        raise _damaged(path.parent, f"{path.name} has {path.stat().st_size:,} bytes, not {expected:,}")
-    # A plain array over the mapped file: slicing a np.memmap costs several times as much.
-    return np.asarray(np.memmap(path, little_endian(dtype), mode="r"))
+    try:
+        return map_array(path, dtype, n)
+    except FileNotFoundError:
+        raise _damaged(path.parent, f"{path.name} is missing") from None
+    except ValueError as error:
+        raise _damaged(path.parent, str(error)) from None
 
 
 def _read_facts(path: Path) -> dict[str, Any]:

@@ -1,47 +1,54 @@
 """Batches for Lightning: which samples an optimizer step gets depends on the seed and the step's number.
 
 The loaders are plain iterables, not DataLoaders: one gather from memory makes a batch, worker processes would
-only slow it down, and nothing draws from torch's global random numbers.
+only slow it down, and nothing draws from torch's global random numbers. Who wants workers nevertheless, say to
+prepare batches while the processor is busy, wraps TrainingBatches in a DataLoader with batch_size=None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
 
 from lmexp import plugins
 from lmexp.data.batch import Batch
 from lmexp.data.cache import TokenCache
 from lmexp.data.config import CorpusConfig
-from lmexp.data.windows import EvaluationWindows, TrainingWindows
+from lmexp.data.windows import EvaluationRows, TrainingRows, evaluation_rows, training_rows
 from lmexp.errors import ConfigError
 from lmexp.tokenizers.base import Tokenizer
+
+Ints = NDArray[np.int64]
 
 BLOCK = 4_096
 """Positions of the training order that are looked up at once."""
 
 
-class TrainingBatches:
+class TrainingBatches(IterableDataset[Batch]):
     """The micro-batches of one rank, endlessly, from the step that first_step() names when iteration begins.
 
-    Micro-batch m of rank r in step k begins at position k * batch_size + (m * world_size + r) * micro-batch.
+    Micro-batch m of rank r in step k begins at position k * batch_size + (m * world_size + r) * micro-batch. In a
+    DataLoader, worker w of n makes micro-batches w, w + n, ...: the loader takes them by turns, in the same order.
     """
 
     def __init__(
         self,
-        windows: TrainingWindows,
+        rows: TrainingRows,
         batch_size: int,
         *,
         accumulate: int = 1,
         rank: int = 0,
         world_size: int = 1,
-        first_step: Callable[[], int] = lambda: 0,
+        first_step: Callable[[], int] = int,  # 0, and unlike a lambda it can be sent to a worker process
     ) -> None:
-        self.windows = windows
+        self.rows = rows
         self.batch_size = batch_size
         self.accumulate = accumulate
         self.rank = rank
@@ -50,40 +57,72 @@ class TrainingBatches:
         self.first_step = first_step
 
     def __iter__(self) -> Iterator[Batch]:
-        n_step_targets = self.batch_size * self.windows.sequence_length
-        for starts in self._starts(self.first_step()):
-            rows = torch.from_numpy(self.windows.gather(starts))  # (batch, seq + 1)
-            yield Batch(rows[:, :-1], rows[:, 1:], None, n_step_targets, torch.from_numpy(starts))
-
-    def _starts(self, step: int) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
-        """First token of each sequence of each micro-batch, from a step on."""
-        shape = (self.accumulate, self.world_size, self.micro_batch_size)
-        own = np.arange(self.batch_size).reshape(shape)[:, self.rank]  # (accumulate, micro-batch)
-        n_steps = max(1, BLOCK // own.size)
+        info = get_worker_info()
+        worker, n_workers = (info.id, info.num_workers) if info else (0, 1)
+        step, number = self.first_step(), 0
+        n_steps = max(1, BLOCK * n_workers // (self.accumulate * self.micro_batch_size))
+        n_batches = n_steps * self.accumulate
         while True:
-            first = np.arange(step, step + n_steps)[:, None, None] * self.batch_size
-            starts = self.windows.starts(first + own)  # (steps, accumulate, micro-batch)
-            yield from starts.reshape(-1, self.micro_batch_size)
+            yield from self._block(step, n_steps, np.arange((worker - number) % n_workers, n_batches, n_workers))
             step += n_steps
+            number += n_batches
+
+    def _block(self, step: int, n_steps: int, own: Ints) -> Iterator[Batch]:
+        """Some of this rank's micro-batches in the n_steps from a step on; own: their numbers in this block."""
+        shape = (n_steps, self.accumulate, self.world_size, self.micro_batch_size)
+        positions = np.arange(step * self.batch_size, (step + n_steps) * self.batch_size).reshape(shape)
+        steps, micro_batches = np.divmod(own, self.accumulate)
+        if self.rows.row_targets is not None:
+            ids = self.rows.ids(positions[steps, micro_batches, self.rank])  # (own, micro-batch)
+            n_targets: Iterable[int] = repeat(self.rows.row_targets * self.micro_batch_size)
+            n_step_targets: Iterable[int] = repeat(self.rows.row_targets * self.batch_size)
+        else:
+            numbers, steps = np.unique(steps, return_inverse=True)
+            every = self.rows.ids(positions[numbers])  # (steps, accumulate, ranks, micro-batch)
+            counts = self.rows.n_targets(every)
+            ids = every[steps, micro_batches, self.rank]
+            n_targets = counts[steps, micro_batches, self.rank].sum(axis=1).tolist()
+            n_step_targets = counts.sum(axis=(1, 2, 3))[steps].tolist()
+        # strict=False: what is the same for all batches has no end
+        for batch_ids, n, n_step in zip(ids, n_targets, n_step_targets, strict=False):
+            tokens, targets, document_positions, _ = self.rows.gather(batch_ids)
+            yield Batch(
+                tokens=torch.from_numpy(tokens),
+                targets=torch.from_numpy(targets),
+                positions=None if document_positions is None else torch.from_numpy(document_positions),
+                n_bytes=None,
+                n_targets=n,
+                n_step_targets=n_step,
+                sample_ids=torch.from_numpy(batch_ids),
+            )
 
 
 class EvaluationBatches:
-    """One rank's batches of a split: rank r takes batches r, r + world_size, ...; no window occurs twice."""
+    """One rank's batches of a split: rank r takes batches r, r + world_size, ...; no row occurs twice."""
 
-    def __init__(self, windows: EvaluationWindows, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
-        self.windows = windows
+    def __init__(self, rows: EvaluationRows, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self.rows = rows
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
 
     def __len__(self) -> int:
-        return self.windows.n_batches(self.batch_size, self.rank, self.world_size)
+        return self.rows.n_batches(self.batch_size, self.rank, self.world_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for numbers in self.windows.batches(self.batch_size, self.rank, self.world_size):
-            tokens, n_bytes = self.windows.gather(numbers)
-            rows = torch.from_numpy(tokens)  # (batch, seq + 1)
-            yield Batch(rows[:, :-1], rows[:, 1:], torch.from_numpy(n_bytes), n_bytes.size, torch.from_numpy(numbers))
+        for numbers in self.rows.batches(self.batch_size, self.rank, self.world_size):
+            tokens, targets, positions, places = self.rows.gather(numbers)
+            n_bytes = self.rows.split.window_bytes(places.reshape(-1), 1).reshape(places.shape)
+            n_targets = int(np.count_nonzero(places))
+            yield Batch(
+                tokens=torch.from_numpy(tokens),
+                targets=torch.from_numpy(targets),
+                positions=None if positions is None else torch.from_numpy(positions),
+                n_bytes=torch.from_numpy(n_bytes),
+                n_targets=n_targets,
+                n_step_targets=n_targets,
+                sample_ids=torch.from_numpy(numbers),
+            )
 
 
 class CorpusDataModule(pl.LightningDataModule):
@@ -113,7 +152,7 @@ class CorpusDataModule(pl.LightningDataModule):
         """Endless training batches."""
         rank, world_size = self._rank_and_world_size()
         return TrainingBatches(
-            TrainingWindows(self.cache.splits["train"], self.config.sequence_length, self.seed),
+            training_rows(self.cache, self.config, self.seed),
             self.config.batch_size,
             accumulate=self.accumulate,
             rank=rank,
@@ -130,13 +169,13 @@ class CorpusDataModule(pl.LightningDataModule):
         return self.evaluation_batches("test")
 
     def evaluation_batches(self, split: str, batch_size: int | None = None) -> Iterable[Batch]:
-        """A split once. batch_size: windows a batch; None is the micro-batch of training."""
+        """A split once. batch_size: rows a batch; None is the micro-batch of training."""
         if split not in self.cache.splits:
             return []
         rank, world_size = self._rank_and_world_size()
         size = batch_size or micro_batch_size(self.config.batch_size, self.accumulate, world_size)
-        windows = EvaluationWindows(self.cache.splits[split], self.config.sequence_length)
-        return EvaluationBatches(windows, size, rank=rank, world_size=world_size)
+        rows = evaluation_rows(self.cache, split, self.config.windows, self.config.sequence_length)
+        return EvaluationBatches(rows, size, rank=rank, world_size=world_size)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         if self._place is not None:

@@ -6,114 +6,83 @@ document moves no other. tail: the corpus is one stream of characters; its last 
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmexp.data.config import CorpusConfig
-from lmexp.data.sources import Documents
-from lmexp.errors import DataError
-
 SPLIT_NAMES = ("train", "validation", "test")
+DROPPED = 255
+"""Home of a document that belongs to no split."""
+CUT = 254
+"""Home of a document that several splits share."""
 
-Slices = NDArray[np.int64]
-"""(documents, 2): first character of each document that belongs to a split, and the one after the last."""
+Homes = NDArray[np.uint8]
+"""(documents,) index into SPLIT_NAMES, DROPPED or CUT."""
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What one reading of a corpus tells."""
+class Piece:
+    """Part of a document (its number) that was cut: characters from start to before stop."""
 
-    digest: str
-    """SHA-256 over the documents' own SHA-256, in order."""
-    lengths: NDArray[np.int64]
-    """(documents,) characters."""
-    points: NDArray[np.float64]
-    """(documents,) a number from 0 to below 1 that depends on nothing but the document's text."""
+    document: int
+    split: int
+    start: int
+    stop: int
 
 
-class SplitCorpus:
-    """A corpus that knows which text belongs to which split; it is read again for each split."""
+def points(digests: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(documents,) a number from 0 to below 1 that depends on nothing but the document's text.
 
-    def __init__(self, documents: Documents, config: CorpusConfig) -> None:
-        self.documents = documents
-        self.survey = survey(documents)
-        if not len(self.survey.lengths):
-            raise DataError(f"{documents.where}: no text was found: every file is empty or blank")
-        fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
-        slices = {"hash": hash_slices, "tail": tail_slices}[config.split]
-        self._slices = slices(self.survey, fractions["validation"], fractions["test"])
-        for name in SPLIT_NAMES:
-            if self.n_documents(name) == 0 and fractions.get(name, 1) > 0:
-                raise DataError(self._empty(name, config))
+    digests: (documents, 16), the first bytes of its SHA-256.
 
-    @property
-    def names(self) -> list[str]:
-        """The splits that hold text."""
-        return [name for name in SPLIT_NAMES if self.n_documents(name)]
-
-    def n_documents(self, name: str) -> int:
-        """Documents, or parts of one, in a split."""
-        return int(np.count_nonzero(self._slices[name][:, 1] > self._slices[name][:, 0]))
-
-    def texts(self, name: str) -> Iterator[str]:
-        """The texts of a split, in the corpus's order."""
-        digest = hashlib.sha256()
-        slices = self._slices[name]
-        for i, text in enumerate(self.documents):
-            digest.update(hashlib.sha256(text.encode()).digest())
-            if i < len(slices) and slices[i, 0] < slices[i, 1]:
-                yield text[slices[i, 0] : slices[i, 1]]
-        if digest.hexdigest() != self.survey.digest:
-            raise DataError(f"{self.documents.where}: the files were changed while they were read; run it again")
-
-    def _empty(self, name: str, config: CorpusConfig) -> str:
-        n = len(self.survey.lengths)
-        all_of_it = "the 1 document" if n == 1 else f"any of the {n:,} documents"
-        found = f"{self.documents.where}: data.split={config.split} doesn't put {all_of_it} into"
-        if name == "train":
-            fix = "make data.validation_fraction and data.test_fraction smaller"
-            return f"{found} train; {fix}, or use more text"
-        share = f"data.{name}_fraction"
-        fixes = ["data.split=tail"] if config.split == "hash" else []
-        fixes += ["more text", f"a larger {share}", f"{share}=0"]
-        given = getattr(config, f"{name}_fraction")
-        return f"{found} {name} ({share}={given}); use {', '.join(fixes[:-1])} or {fixes[-1]}"
+    >>> points(np.array([[128] + [0] * 15, [255] * 16], dtype=np.uint8)).tolist()
+    [0.5, 0.9999999999999999]
+    """
+    heads = np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0].astype(np.uint64)
+    return (heads >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def survey(documents: Documents) -> Survey:
-    """Read a corpus once."""
-    total = hashlib.sha256()
-    lengths, points = [], []
-    for text in documents:
-        digest = hashlib.sha256(text.encode()).digest()
-        total.update(digest)
-        lengths.append(len(text))
-        points.append((int.from_bytes(digest[:8], "big") >> 11) / 2**53)
-    return Survey(total.hexdigest(), np.array(lengths, dtype=np.int64), np.array(points, dtype=np.float64))
-
-
-def hash_slices(survey: Survey, validation: float, test: float) -> dict[str, Slices]:
+def hash_homes(digests: NDArray[np.uint8], validation: float, test: float) -> Homes:
     """Whole documents by their points: test lies below `test`, validation above it, train above both."""
-    borders = {
-        "test": (0.0, test),
-        "validation": (test, test + validation),
-        "train": (test + validation, 1.0),
-    }
-    inside = {name: (low <= survey.points) & (survey.points < high) for name, (low, high) in borders.items()}
-    return {name: np.stack([0 * survey.lengths, survey.lengths * inside[name]], axis=1) for name in SPLIT_NAMES}
+    at = points(digests)
+    homes = np.zeros(len(at), np.uint8)
+    homes[at < test + validation] = SPLIT_NAMES.index("validation")
+    homes[at < test] = SPLIT_NAMES.index("test")
+    return homes
 
 
-def tail_slices(survey: Survey, validation: float, test: float) -> dict[str, Slices]:
-    """Parts of the stream of all characters: train, then validation, then test."""
-    ends = np.cumsum(survey.lengths)
-    starts = ends - survey.lengths
-    n = int(ends[-1])
-    borders = [0, int(n * (1 - (validation + test))), int(n * (1 - test)), n]
-    return {
-        name: np.stack([np.clip(low, starts, ends) - starts, np.clip(high, starts, ends) - starts], axis=1)
-        for name, low, high in zip(SPLIT_NAMES, borders[:-1], borders[1:], strict=True)
-    }
+def tail_borders(n_characters: int, validation: float, test: float) -> list[int]:
+    """The stream's borders: train, then validation, then test.
+
+    >>> tail_borders(101, 0.1, 0.2)
+    [0, 70, 80, 101]
+    """
+    n = n_characters
+    return [0, int(n * (1 - (validation + test))), int(n * (1 - test)), n]
+
+
+def tail_homes(characters: NDArray[np.int64], before: int, borders: list[int]) -> tuple[Homes, list[Piece]]:
+    """Homes of documents next to each other, and the pieces of those that were cut.
+
+    characters: (documents,) their lengths, none 0. before: characters of the stream before them.
+    """
+    ends = before + np.cumsum(characters)
+    starts = ends - characters
+    inner = np.array(borders[1:-1])
+    homes = np.searchsorted(inner, starts, side="right").astype(np.uint8)
+    last = np.searchsorted(inner, ends - 1, side="right")
+    pieces = []
+    for i in np.flatnonzero(homes != last).tolist():
+        pieces += list(_pieces(i, int(starts[i]), int(ends[i]), borders))
+        homes[i] = CUT
+    return homes, pieces
+
+
+def _pieces(document: int, start: int, end: int, borders: list[int]) -> Iterator[Piece]:
+    for split, (low, high) in enumerate(itertools.pairwise(borders)):
+        piece = Piece(document, split, max(low, start) - start, min(high, end) - start)
+        if piece.start < piece.stop:
+            yield piece

@@ -1,6 +1,7 @@
 """How well counting does: unigram and bigram models on the very targets that the model is scored on.
 
-They are fitted on the training split as the model reads it: documents one after another, each ended by <eos>.
+They are fitted on the training split as a stream: documents one after another, each ended by <eos>. So the first
+token of a document is given the <eos> before it, as it is for a model.
 The lift is a paired difference: each resample draws the same documents for both.
 """
 
@@ -46,13 +47,13 @@ class Baselines:
     def run(self, context: EvaluationContext) -> list[Row]:
         """Four rows; the sums behind them stay in context.results as "unigram/SPLIT" and "bigram/SPLIT"."""
         try:
-            name, split = context.choose_split(self.config.split)
+            name, _ = context.choose_split(self.config.split)
             _, train = context.choose_split("train")
         except DataError as error:
             return _nothing(self.config.split, str(error))
         assert context.cache is not None
         model = context.results.get(f"perplexity/{name}")
-        targets = Targets(split, context.sequence_length, model.max_tokens if model else None)
+        targets = context.targets(name, model.max_tokens if model else None)
         fitted = None
         if context.rank == 0:  # the others wait: one copy of the counts is enough
             context.progress("baselines: counting", 0, 1)
@@ -77,9 +78,9 @@ def _score(which: str, bigram: Bigram, targets: Targets) -> ClusterSums:
 
 
 def _segments(model: Unigram | Bigram, targets: Targets) -> Iterator[Segments]:
-    for batch in targets.batches(max(1, _TARGETS_AT_ONCE // targets.windows.sequence_length)):
-        previous, tokens = batch.tokens[:, :-1], batch.tokens[:, 1:]
-        p = model.probability(previous, tokens) if isinstance(model, Bigram) else model.probability(tokens)
+    for batch in targets.batches(max(1, _TARGETS_AT_ONCE // targets.sequence_length)):
+        tokens = np.where(batch.scored, batch.targets, 0)  # IGNORE is no token
+        p = model.probability(batch.tokens, tokens) if isinstance(model, Bigram) else model.probability(tokens)
         yield batch.sum(-np.log(p), np.zeros(p.shape, np.bool_))  # their first choices are of no interest
 
 

@@ -38,7 +38,7 @@ class PerplexityConfig(EvaluationConfig):
     batch_size: int = 16
     """Windows in a forward pass of one process; changes the speed and the memory, never the figures."""
     max_tokens: int | None = None
-    """Score only this many tokens from the start of the split; null scores all of it."""
+    """Score only this many tokens from the start of the split, the same for any data.windows; null scores all."""
 
     def __post_init__(self) -> None:
         EvaluationConfig.__post_init__(self)

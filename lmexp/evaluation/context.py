@@ -15,6 +15,7 @@ from lmexp.evaluation.sums import ClusterSums
 
 if TYPE_CHECKING:
     from lmexp.data.cache import TokenCache, TokenSplit
+    from lmexp.evaluation.targets import Targets
 
 T = TypeVar("T")
 
@@ -28,11 +29,13 @@ class EvaluationContext:
     """The inputs of every evaluation, the same on all processes but for rank."""
 
     model: nn.Module
-    """Maps tokens (batch, seq) to logits (batch, seq, vocab)."""
+    """Maps tokens (batch, seq) to logits (batch, seq, vocab); with windows=packed it takes positions too."""
     cache: TokenCache | None
     """The tokenized corpus; None where the user's own data module has none."""
     sequence_length: int
     """Tokens in a window."""
+    windows: str = "stream"
+    """What a window holds: data.windows of the config that the model was trained with."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where the model is."""
     dtype_context: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -65,10 +68,19 @@ class EvaluationContext:
             raise DataError("the data module has no token cache; evaluate it with evaluation.kind=custom")
         for name in (wanted, "validation") if wanted == "test" else (wanted,):
             split = self.cache.splits.get(name)
-            if split is not None and split.n_tokens > 1:
+            if split is not None and split.n_tokens:
                 return name, split
         key = "test" if wanted == "test" else "validation"
         raise DataError(f"the corpus has no {wanted} split; raise data.{key}_fraction or give more text")
+
+    def targets(self, split: str, max_tokens: int | None = None) -> Targets:
+        """The tokens of a split to score: all, or the first max_tokens."""
+        from lmexp.evaluation.targets import Targets
+
+        assert self.cache is not None
+        return Targets(
+            self.cache, split, windows=self.windows, sequence_length=self.sequence_length, max_tokens=max_tokens
+        )
 
 
 def split_note(wanted: str, chosen: str) -> str:

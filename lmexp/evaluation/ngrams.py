@@ -66,11 +66,14 @@ def fit_unigram(tokens: NDArray[np.integer], vocab_size: int, *, chunk: int = CH
 
 
 def fit_bigram(tokens: NDArray[np.integer], vocab_size: int, *, chunk: int = CHUNK) -> Bigram:
-    """Count the pairs of neighbours. There must be two tokens or more."""
+    """Count the pairs of neighbours, and for the unigram the second of each: the first token is given, an <eos>.
+
+    There must be two tokens or more.
+    """
     codes, counts = count_pairs(tokens, vocab_size, chunk=chunk)
     previous = codes // vocab_size
     return Bigram(
-        unigram=fit_unigram(tokens, vocab_size, chunk=chunk),
+        unigram=fit_unigram(tokens[1:], vocab_size, chunk=chunk),
         codes=codes,
         counts=counts,
         n_after=np.bincount(previous, weights=counts, minlength=vocab_size).astype(np.int64),

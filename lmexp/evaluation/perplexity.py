@@ -33,7 +33,7 @@ FIGURES = {
 
 
 class Perplexity:
-    """Scores every token of a split but the first, given those before it in its window."""
+    """Scores every token of a split, given those before it in its window."""
 
     def __init__(self, config: PerplexityConfig) -> None:
         self.config = config
@@ -41,17 +41,17 @@ class Perplexity:
     def run(self, context: EvaluationContext) -> list[Row]:
         """Four rows; the sums behind them are left in context.results["perplexity/SPLIT"]."""
         try:
-            name, split = context.choose_split(self.config.split)
+            name, _ = context.choose_split(self.config.split)
         except DataError as error:
             return [
                 not_measured(f"perplexity/{figure}", self.config.split, what, str(error), unit=unit)
                 for figure, (what, unit) in FIGURES.items()
             ]
-        targets = Targets(split, context.sequence_length, self.config.max_tokens)
+        targets = context.targets(name, self.config.max_tokens)
         with evaluation_mode(context.model), torch.no_grad():
             scored = list(self._score(targets, context))
         segments = join_segments(list(chain(*context.gather(scored))))
-        sums = cluster_sums(segments, max_tokens=self.config.max_tokens)
+        sums = cluster_sums(segments, max_tokens=targets.max_tokens)
         context.results[f"perplexity/{name}"] = sums
         return rows_of(sums, name, targets.definition + split_note(self.config.split, name), context.seed)
 
@@ -61,17 +61,21 @@ class Perplexity:
         n_batches = targets.n_batches(*mine)
         for done, batch in enumerate(targets.batches(*mine)):
             context.progress("perplexity", done, n_batches)
-            yield batch.sum(*score(context, batch.tokens[:, :-1], batch.tokens[:, 1:]))
+            yield batch.sum(*score(context, batch.tokens, batch.targets, batch.positions))
         context.progress("perplexity", n_batches, n_batches)
 
 
 def score(
-    context: EvaluationContext, tokens: NDArray[np.int64], targets: NDArray[np.int64]
+    context: EvaluationContext,
+    tokens: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    positions: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Nats of each target, and whether the model's first choice was right: all (batch, seq)."""
+    """Nats of each target (0 for IGNORE), and whether the model's first choice was right: all (batch, seq)."""
     inputs = torch.from_numpy(tokens).to(context.device)  # (batch, seq)
+    places = {} if positions is None else {"positions": torch.from_numpy(positions).to(context.device)}
     with context.dtype_context():
-        logits = context.model(inputs)  # (batch, seq, vocab)
+        logits = context.model(inputs, **places)  # (batch, seq, vocab)
     _check_logits(logits, targets)
     labels = torch.from_numpy(targets).to(context.device)
     nats, correct = [], []

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lmexp.data.windows import EvaluationWindows
+from lmexp.data.windows import evaluation_rows
 from lmexp.evaluation.sums import Segments, sum_segments
 
 if TYPE_CHECKING:
-    from lmexp.data.cache import TokenSplit
+    from lmexp.data.cache import TokenCache
 
 Ints = NDArray[np.int64]
 
@@ -23,7 +23,11 @@ class TargetBatch:
     """Windows of one length, read and scored together."""
 
     tokens: Ints
-    """(batch, seq + 1): tokens[:, :-1] are read, tokens[:, 1:] are the targets."""
+    """(batch, seq): what is read."""
+    targets: Ints
+    """(batch, seq): the token after each; IGNORE where there is none."""
+    positions: Ints | None
+    """(batch, seq): position of each token in its own document, where a window holds several; see data/batch.py."""
     n_bytes: Ints
     """(batch, seq): UTF-8 bytes of each target."""
     window: Ints
@@ -31,7 +35,7 @@ class TargetBatch:
     document: Ints
     """(batch, seq): number of each target's document."""
     scored: NDArray[np.bool_]
-    """(batch, seq): whether a target counts; false beyond max_tokens."""
+    """(batch, seq): whether a target counts; false where there is none, and beyond max_tokens."""
 
     def sum(self, nats: NDArray[np.float64], correct: NDArray[np.bool_]) -> Segments:
         """Sums of what was found for the targets, both (batch, seq)."""
@@ -40,48 +44,65 @@ class TargetBatch:
 
 
 class Targets:
-    """Every token of a split but the first, in disjoint windows, up to max_tokens of them."""
+    """Every token of a split, or its first max_tokens, each once, in windows as the model was trained on."""
 
-    def __init__(self, split: TokenSplit, sequence_length: int, max_tokens: int | None = None) -> None:
-        self.max_tokens = max_tokens
-        self.n_targets = min(split.n_tokens - 1, max_tokens or split.n_tokens)
-        self.windows = EvaluationWindows(split, sequence_length)
-        self._n_windows = -(-self.n_targets // sequence_length)
-        self._document_starts = split.document_starts
+    def __init__(
+        self, cache: TokenCache, split: str, *, windows: str, sequence_length: int, max_tokens: int | None = None
+    ) -> None:
+        self.split = cache.splits[split]
+        self.windows = windows
+        self.sequence_length = sequence_length
+        n_tokens = self.split.n_tokens
+        self.max_tokens = max_tokens if max_tokens is not None and max_tokens < n_tokens else None
+        self.n_targets = self.max_tokens or n_tokens
+        self.rows = evaluation_rows(cache, split, windows, sequence_length)
 
     @property
     def definition(self) -> str:
-        """What a comparison must keep equal."""
-        limit = self.max_tokens
-        part = "all tokens but the first" if limit is None else f"the first {limit:,} tokens"
-        length = self.windows.sequence_length
+        """What a comparison must keep equal: packed and padded windows show a model the same."""
+        limit, length = self.max_tokens, self.sequence_length
+        part = "all tokens" if limit is None else f"the first {limit:,} tokens"
+        if self.windows == "stream":
+            return (
+                f"{part} of the split, whose documents stand one after another, each ended by <eos> (0 bytes); "
+                f"each token given those before it in its window; "
+                f"disjoint windows of {length} tokens (stride {length})"
+            )
         return (
-            f"{part} of the split, whose documents stand one after another, each ended by <eos> (0 bytes); "
-            f"each token given those before it in its window; "
-            f"disjoint windows of {length} tokens (stride {length})"
+            f"{part} of the split, each document by itself after an <eos> and ended by <eos> (0 bytes); "
+            f"each token given those before it in its document, never another document; "
+            f"documents of more than {length} tokens are cut every {length}, and nothing is seen across a cut but "
+            f"the token before it"
         )
 
     def n_batches(self, batch_size: int, rank: int = 0, world_size: int = 1) -> int:
-        """Batches that batches() yields to this rank."""
+        """Batches that batches() goes through for this rank."""
         return sum(1 for _ in self._numbers(batch_size, rank, world_size))
 
     def batches(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[TargetBatch]:
-        """The batches of one rank: rank, rank + world_size, ..."""
+        """The batches of one rank: rank, rank + world_size, ..., without windows that have nothing to score."""
+        starts = self.split.document_starts
         for numbers in self._numbers(batch_size, rank, world_size):
-            tokens, n_bytes = self.windows.gather(numbers)
-            first = numbers * self.windows.sequence_length + 1  # position of each window's first target
-            positions = first[:, None] + np.arange(tokens.shape[1] - 1)  # (batch, seq)
+            rows = self.rows.gather(numbers)
+            scored = (rows.places > 0) & (rows.places <= self.n_targets)  # (batch, seq)
+            kept = scored.any(axis=1)
+            if not kept.any():
+                continue
+            places = rows.places[kept]
             yield TargetBatch(
-                tokens=tokens,
-                n_bytes=n_bytes,
-                window=np.broadcast_to(numbers[:, None], positions.shape),
-                document=np.searchsorted(self._document_starts, positions, side="right") - 1,
-                scored=positions <= self.n_targets,
+                tokens=rows.tokens[kept],
+                targets=rows.targets[kept],
+                positions=None if rows.positions is None else rows.positions[kept],
+                n_bytes=self.split.window_bytes(places.ravel(), 1).reshape(places.shape),
+                window=np.broadcast_to(numbers[kept, None], places.shape),
+                document=np.searchsorted(starts, places, side="right") - 1,
+                scored=scored[kept],
             )
 
     def _numbers(self, batch_size: int, rank: int, world_size: int) -> Iterator[Ints]:
-        """Numbers of the windows of each batch, those beyond max_tokens left out."""
-        for numbers in self.windows.batches(batch_size, rank, world_size):
-            within = numbers[numbers < self._n_windows]
+        """Numbers of the windows of each batch. Those of a stream are in its order, so the first of them are enough."""
+        stop = -(-self.n_targets // self.sequence_length) if self.windows == "stream" else self.rows.n_rows
+        for numbers in self.rows.batches(batch_size, rank, world_size):
+            within = numbers[numbers < stop]
             if len(within):
                 yield within

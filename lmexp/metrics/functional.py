@@ -9,9 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from lmexp.errors import DataError
-
-IGNORE = -100
-"""A target with this value is not predicted: torch's own default."""
+from lmexp.metrics.ignore import IGNORE
 
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:

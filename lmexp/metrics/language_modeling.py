@@ -7,7 +7,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lmexp.errors import DataError
-from lmexp.metrics.functional import IGNORE, accuracy, bits_per_byte, perplexity, token_nats
+from lmexp.metrics.functional import accuracy, bits_per_byte, perplexity, token_nats
+from lmexp.metrics.ignore import IGNORE
 
 
 class LanguageModelingMetric(Metric):

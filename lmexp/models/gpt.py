@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from lmexp.models.config import GPTConfig
-from lmexp.models.layers.attention import CausalSelfAttention
+from lmexp.models.layers.attention import CausalSelfAttention, document_mask
 from lmexp.models.layers.block import Block
 from lmexp.models.layers.feed_forward import make_feed_forward
 from lmexp.models.layers.norm import make_norm
@@ -40,7 +40,7 @@ class GPT(nn.Module):
         """(vocab, d_model) output matrix: logits = hidden @ head_weight.T."""
         return self.token_embedding.weight if self.head is None else self.head.weight
 
-    def hidden(self, tokens: Tensor) -> Tensor:
+    def hidden(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """tokens (batch, seq) -> (batch, seq, d_model): all but the head, so that a loss can go by chunks."""
         seq = tokens.shape[1]
         if seq > self.max_sequence_length:
@@ -50,17 +50,23 @@ class GPT(nn.Module):
             )
         x = self.token_embedding(tokens)  # (batch, seq, d_model)
         if self.position_embedding is not None:
-            x = x + self.position_embedding.weight[:seq]
-        rotation = None if self.rotary is None else self.rotary(seq)
+            by_index = self.position_embedding.weight[:seq]
+            x = x + (by_index if positions is None else self.position_embedding(positions))
+        rotation = None if self.rotary is None else self.rotary(seq, positions)
+        mask = None if positions is None else document_mask(positions)  # (batch, 1, seq, seq)
         x = self.embedding_dropout(x)
         for block in self.blocks:
-            x = block(x, rotation)
+            x = block(x, rotation, mask)
         normed: Tensor = self.final_norm(x)
         return normed
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (batch, seq) -> logits (batch, seq, vocab)."""
-        return F.linear(self.hidden(tokens), self.head_weight)
+    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """tokens (batch, seq) -> logits (batch, seq, vocab).
+
+        positions: (batch, seq) of each token in its own document, where a sequence holds several; each 0 starts
+        one, and none sees another. None: each sequence is one document.
+        """
+        return F.linear(self.hidden(tokens, positions), self.head_weight)
 
     def _initialize(self, config: GPTConfig) -> None:
         """GPT-2's: normal weights, zero biases; the 2 * n_layer projections that add to the residual stream

@@ -101,6 +101,43 @@ def interval_chart(title: str, bars: list[Bar], *, x_label: str) -> str:
     return _svg(title, f"{title}: {summary}", WIDTH, height, parts)
 
 
+def histogram(title: str, series: list[tuple[str, list[float]]], starts: list[float], *, x_label: str) -> str:
+    """Shares side by side for each class, as an <svg> element. series: label and share of each class; the classes go
+    from one start to before the next."""
+    highest = max((share for _, shares in series for share in shares), default=0.0)
+    ticks = round_ticks(0.0, highest or 1.0, n=4, cover=True)
+    y = _Scale(0.0, ticks[-1], HEIGHT - BOTTOM, TOP)
+    lines = [Series(label, [], colour) for colour, (label, _) in enumerate(series, start=1)]
+    width = (WIDTH - RIGHT - LEFT) / len(starts)
+    every = math.ceil(len(starts) / 11)
+    parts = [_grid(ticks, y), _legend(lines)]
+    parts.append(f'<text class="label" x="4" y="{TOP - 14}">share</text>')
+    for number, start in enumerate(starts):
+        at = LEFT + width * number
+        if number % every == 0:
+            parts.append(
+                f'<text class="tick middle" x="{at + width / 2:.1f}" y="{HEIGHT - BOTTOM + 16}">'
+                f"{number_text(start)}</text>"
+            )
+        end = f" to {number_text(starts[number + 1] - 1)}" if number + 1 < len(starts) else " or more"
+        bar = width * 0.86 / len(series)
+        for place, ((label, shares), line) in enumerate(zip(series, lines, strict=True)):
+            left, top = at + width * 0.07 + bar * place, y(shares[number])
+            parts.append(
+                f'<g class="{line.style}"><rect class="bar" x="{left:.1f}" y="{top:.1f}" width="{bar:.1f}" '
+                f'height="{HEIGHT - BOTTOM - top:.1f}"><title>{escape(label)}, {number_text(start)}{end}: '
+                f"{shares[number]:.2%}</title></rect></g>"
+            )
+    axis = HEIGHT - BOTTOM
+    parts.append(f'<line class="axis" x1="{LEFT}" y1="{axis}" x2="{WIDTH - RIGHT}" y2="{axis}"/>')
+    parts.append(f'<text class="label" x="{WIDTH - RIGHT}" y="{axis + 33}" text-anchor="end">{escape(x_label)}</text>')
+    largest = "; ".join(
+        f"{label} most often from {number_text(starts[max(range(len(starts)), key=shares.__getitem__)])}"
+        for label, shares in series
+    )
+    return _svg(title, f"{title} over {x_label}; {largest}", WIDTH, HEIGHT, parts)
+
+
 def round_ticks(low: float, high: float, *, n: int = 5, cover: bool = False) -> list[float]:
     """About n round numbers (1, 2 or 5 times a power of ten apart) from low to high.
 

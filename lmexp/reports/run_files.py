@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lmexp import paths
+from lmexp.config.freeze import VERSION as RUN_VERSION
 from lmexp.errors import LmexpError, RunError
 from lmexp.evaluation.row import Summary, read_summary
 from lmexp.runs.folder import State, read_state, state_now
@@ -57,7 +58,7 @@ def read_run(run_dir: Path) -> RunFiles:
         )
     evaluation = run_dir / paths.EVALUATION_DIR
     files = RunFiles()
-    files.run = files.take("run", lambda: _json(run_dir / paths.RUN_JSON, "lmexp.run"), {})
+    files.run = files.take("run", lambda: _json(run_dir / paths.RUN_JSON, "lmexp.run", RUN_VERSION), {})
     files.state = files.take("state", lambda: read_state(run_dir), None)
     files.state_now = files.take("state", lambda: state_now(run_dir), "unknown")
     files.metrics = files.take("metrics", lambda: _rows(run_dir / paths.METRICS_JSONL), [])
@@ -95,13 +96,13 @@ def _rows(path: Path) -> list[JsonObject]:
     return list(read_rows(path))
 
 
-def _json(path: Path, expected_format: str | None = None) -> JsonObject:
+def _json(path: Path, expected_format: str | None = None, expected_version: int = 1) -> JsonObject:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object, got {type(content).__name__}")
-    if expected_format and (content.get("format"), content.get("version")) != (expected_format, 1):
+    if expected_format and (content.get("format"), content.get("version")) != (expected_format, expected_version):
         raise ValueError(
-            f"expected format {expected_format} version 1, "
+            f"expected format {expected_format} version {expected_version}, "
             f"got {content.get('format')!r} version {content.get('version')!r}"
         )
     return content

@@ -18,6 +18,7 @@ from lmexp import paths
 from lmexp.evaluation.row import Row, figure, interval_text
 from lmexp.files import write_atomically
 from lmexp.reports.charts import Bar, Series, interval_chart, line_chart
+from lmexp.reports.frame import framed
 from lmexp.reports.run_files import JsonObject, RunFiles, numeric_keys, points, read_run
 from lmexp.reports.verdict import verdict
 
@@ -35,24 +36,6 @@ NOT_CURVES = {"step", "epoch", "tokens", "samples", "perplexity"}
 """Counters, and perplexity, which is exp of the loss."""
 COLOURS = {"train": 1, "validation": 2, "test": 3}
 MAX_CURVES = 24
-FRAME = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-{css}</style>
-</head>
-<body>
-<main>
-{body}
-<footer>Made by lmexp from the files of this run folder. Intervals are 95%.</footer>
-</main>
-</body>
-</html>
-"""
 FACTS = {
     "perplexity/bits_per_byte": "bits per byte",
     "perplexity/perplexity": "perplexity",
@@ -79,9 +62,8 @@ def page(files: RunFiles, name: str) -> str:
         _section("Config", _config(files)),
         _section("Receipt", _receipt(files)),
     ]
-    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     title = escape(f"{_title(files, name)} · lmexp")
-    return FRAME.format(title=title, css=css, body="\n".join(sections))
+    return framed(title, sections, "Made by lmexp from the files of this run folder. Intervals are 95%.")
 
 
 def _title(files: RunFiles, name: str) -> str:

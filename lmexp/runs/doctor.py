@@ -23,6 +23,7 @@ CORE = (
     "torchmetrics",
     "wandb",
     "tokenizers",
+    "tiktoken",
     "safetensors",
     "numpy",
     "rich",

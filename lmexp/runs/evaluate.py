@@ -17,6 +17,8 @@ from lmexp.evaluation.row import Row, write_summary
 from lmexp.evaluation.runner import run_evaluations
 from lmexp.files import write_atomically
 from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, GENERATED_JSON, SUMMARY_JSON
+from lmexp.runs.data import reopen_data
+from lmexp.runs.data_progress import Lines
 from lmexp.runs.load import LoadedModel, load
 from lmexp.runs.ranks import Ranks
 from lmexp.tasks.config import CustomTaskConfig
@@ -57,9 +59,7 @@ def evaluate_request(run_dir: Path, config: EvaluateConfig, ranks: Ranks, say: S
     record = read_record(run_dir)
     device = choose_device(config.trainer, ranks)
     loaded = load(run_dir, weights=config.weights, device=device)
-    from lmexp.runs.start import prepare_data
-
-    cache = prepare_data(record.config, say)
+    cache = reopen_data(run_dir, record, ranks, Lines(say))
     context = _context(loaded, config.trainer, cache, ranks, device, seed=config.seed)
     rows = run_evaluations(config.evaluation, context)
     if ranks.is_first:
@@ -110,6 +110,7 @@ def _context(
         model=loaded.model,
         cache=cache,
         sequence_length=loaded.config.data.sequence_length,
+        windows=loaded.config.data.windows,
         device=device,
         dtype_context=_autocast(settings.precision, device),
         rank=ranks.rank,

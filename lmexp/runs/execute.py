@@ -14,6 +14,8 @@ from lmexp.config.freeze import RunRecord, read_record
 from lmexp.errors import LmexpError, Stopped
 from lmexp.paths import CHECKPOINTS_DIR, CONFIG_YAML, LOGS_DIR, RECEIPT_JSON, STATE_JSON
 from lmexp.runs import folder
+from lmexp.runs.data import describe, reopen_data
+from lmexp.runs.data_progress import Lines
 from lmexp.runs.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -48,18 +50,24 @@ def _execute(run_dir: Path, ranks: Ranks, note: Callable[[str], None]) -> None:
         if ranks.is_first:
             print(message, flush=True)
 
-    from lmexp.runs.start import prepare_data
-
     phase = before.phase
     _write_state(run_dir, ranks, "running", phase=phase)
-    cache = prepare_data(record.config, note)
+    cache = reopen_data(run_dir, record, ranks, Lines(note))
     tracker = _start_tracking(run_dir, record, cache, ranks, say)
     exit_code = 1
     try:
         if phase == "training":
             from lmexp.training.trainer import fit
 
-            fit(record.config, run_dir, cache, tracker, rank=ranks.rank, say=say)
+            fit(
+                record.config,
+                run_dir,
+                cache,
+                tracker,
+                rank=ranks.rank,
+                say=say,
+                data_fingerprints=record.data_fingerprints,
+            )
             ranks.barrier()
             _write_state(run_dir, ranks, "running", phase="evaluating")
         from lmexp.runs.evaluate import evaluate_after_training
@@ -102,6 +110,7 @@ def _start_tracking(
         "run_id": record.run_id,
         "lmexp": __version__,
         "data_fingerprint": cache.fingerprint if cache is not None else None,
+        "data": describe(cache) if cache is not None else None,
         "exact_data_order": cache is not None or "not guaranteed: the data module is the user's",
         "deterministic": record.config.trainer.deterministic,
     }

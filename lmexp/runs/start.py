@@ -15,14 +15,15 @@ from lmexp.config.freeze import RunRecord, without_secrets, write_record
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError, RunError
 from lmexp.files import write_atomically
-from lmexp.paths import CONFIG_YAML, TOKENIZER_JSON, default_root
+from lmexp.paths import CONFIG_YAML, DATA_CARD_HTML, TOKENIZER_JSON, default_root
 from lmexp.redaction import redact, redact_text
 from lmexp.runs import folder
+from lmexp.runs.data import prepare_data
+from lmexp.runs.data_progress import shown
 from lmexp.tasks.config import CustomTaskConfig
 
 if TYPE_CHECKING:
     from lmexp.config.schema import TrainConfig
-    from lmexp.data.cache import TokenCache
 
 
 def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say: Callable[[str], None]) -> Path:
@@ -34,7 +35,10 @@ def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say:
     check_custom(config)
     check_writable(Path(config.run.root or default_root()))
     config.launcher.check(config.trainer)
-    cache = prepare_data(config, say)
+    with shown(say) as progress:
+        cache = prepare_data(config, progress)
+    if cache is not None:
+        say(f"data card: {cache.path / DATA_CARD_HTML}")
     assert config.run.name is not None and config.run.folder is not None, "compose names the run"
     run_dir = folder.create(Path(config.run.root or default_root()), config.run.folder, config.run.name)
     record = RunRecord(
@@ -47,6 +51,7 @@ def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say:
         overrides=[redact_text(o) for o in overrides],
         plugins=plugins.trusted(),
         wandb_id=secrets.token_hex(4),
+        data_fingerprints=[] if cache is None else [cache.fingerprint],
         config=config,
     )
     write_record(run_dir, record, plain)
@@ -67,16 +72,6 @@ def check_writable(root: Path) -> None:
             f"run.root={root}: expected a folder for runs, but {above} {what}; "
             f"choose a folder that you can write to with run.root=... or LMEXP_OUTPUTS"
         )
-
-
-def prepare_data(config: TrainConfig, say: Callable[[str], None]) -> TokenCache | None:
-    """The token cache of the config's corpus, made if need be; None for the user's own data."""
-    if not isinstance(config.data, CorpusConfig) or config.tokenizer is None:
-        return None
-    from lmexp.data.cache import prepare
-
-    cache_root = Path(config.data.cache_dir or Path(config.run.root or default_root()) / "cache")
-    return prepare(config.data, config.tokenizer, cache_root=cache_root, progress=say)
 
 
 def check_custom(config: TrainConfig) -> None:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class Task(pl.LightningModule):
     """A LightningModule whose every figure is a sum and a count, exact for any number of processes and micro-batches.
 
-    model: tokens (batch, seq) -> logits (batch, seq, vocab). The learning rate of optimizer step k is
-    optimizer.lr * scheduler.multiplier(k, total_steps), set before each step: nothing to save, nothing to drift.
+    model: tokens (batch, seq) -> logits (batch, seq, vocab); where batches have positions (data.windows=packed) it
+    takes them too. The learning rate of optimizer step k is optimizer.lr * scheduler.multiplier(k, total_steps), set
+    before each step: nothing to save, nothing to drift.
     """
 
     def __init__(
@@ -47,7 +48,14 @@ class Task(pl.LightningModule):
 
     @abstractmethod
     def nats(self, batch: Batch) -> tuple[Tensor, int]:
-        """Sum of the losses of a batch's targets, with gradient, and their number."""
+        """Sum of the losses of a batch's targets, with gradient, and their number, batch.n_targets."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        """The model's logits after each token: (batch, seq, vocab)."""
+        found: Tensor = (
+            self.model(batch.tokens) if batch.positions is None else self.model(batch.tokens, positions=batch.positions)
+        )
+        return found
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nats, n_targets = self.nats(batch)

@@ -22,11 +22,10 @@ class LanguageModeling(Task):
         self.validation_metric = LanguageModelingMetric()
 
     def nats(self, batch: Batch) -> tuple[Tensor, int]:
-        logits = self.model(batch.tokens)  # (batch, seq, vocab)
-        return token_nats(logits, batch.targets).sum(), batch.targets.numel()
+        return token_nats(self.logits(batch), batch.targets).sum(), batch.n_targets
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validation_metric.update(self.model(batch.tokens), batch.targets, batch.n_bytes)
+        self.validation_metric.update(self.logits(batch), batch.targets, batch.n_bytes)
 
     def on_validation_epoch_end(self) -> None:
         figures = {f"validation/{name}": value for name, value in self.validation_metric.compute().items()}

@@ -5,6 +5,7 @@ A saved tokenizer is JSON: {"format": "lmexp.tokenizer", "version": 1, "kind": "
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 from abc import ABC, abstractmethod
@@ -22,7 +23,8 @@ VERSION = 1
 BUILT_IN = ("byte", "char", "word", "bpe")
 """Kinds of which the class is in the module of the same name."""
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer[Any]]
+"""Integers of any width, maybe unsigned: widen them before you compute with them."""
 
 
 class Tokenizer(ABC):
@@ -64,7 +66,7 @@ class Tokenizer(ABC):
         return self._decode([token for token in known if token != self.eos_id])
 
     @abstractmethod
-    def token_bytes(self) -> Ints | None:
+    def token_bytes(self) -> NDArray[np.int64] | None:
         """UTF-8 bytes of each token, (vocab,), 0 for <eos>; None where a token doesn't tell, as <unk>."""
 
     @abstractmethod
@@ -83,6 +85,11 @@ class Tokenizer(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Everything about this tokenizer, as JSON types."""
         return {"format": FORMAT, "version": VERSION, "kind": self.kind, **self._state()}
+
+    def digest(self) -> str:
+        """SHA-256 of to_dict(), the same wherever and however it is saved."""
+        text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write to_dict() as JSON."""
@@ -115,12 +122,19 @@ def from_dict(state: dict[str, Any], where: str = "tokenizer") -> Tokenizer:
 
 def load(path: Path) -> Tokenizer:
     """The tokenizer that save(path) wrote."""
+    return from_dict(read_json(path), where=str(path))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object of a tokenizer's file."""
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; expected a tokenizer that lmexp saved") from None
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
     except ValueError as error:
         raise DataError(f"{path}: expected a tokenizer as JSON, but it can't be read: {error}") from error
     if not isinstance(state, dict):
         raise DataError(f"{path}: expected a tokenizer as a JSON object, got a {type(state).__name__}")
-    return from_dict(state, where=str(path))
+    return state

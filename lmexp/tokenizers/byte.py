@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmexp.tokenizers.base import Ints, Tokenizer
 
@@ -25,9 +26,9 @@ class ByteTokenizer(Tokenizer):
         return list(text.encode())
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ints]:
-        return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) for text in texts]
+        return [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
 
-    def token_bytes(self) -> Ints:
+    def token_bytes(self) -> NDArray[np.int64]:
         table = np.ones(self.vocab_size, dtype=np.int64)
         table[self.eos_id] = 0
         return table

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
+from lmexp.checks import at_least
 from lmexp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,8 +22,16 @@ class TokenizerConfig:
     kind: str = "???"
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
-        """A tokenizer fitted to texts, which are the documents of the training split."""
+        """A tokenizer fitted to texts, which are documents of the training split."""
         raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the tokens of a text, together with the training text, as JSON types."""
+        return asdict(self)
+
+    def text_bytes(self) -> int | None:
+        """Bytes of training text that train() wants at most; 0 is none, None is all."""
+        return None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,6 +44,9 @@ class ByteTokenizerConfig(TokenizerConfig):
         from lmexp.tokenizers.byte import ByteTokenizer
 
         return ByteTokenizer()
+
+    def text_bytes(self) -> int | None:
+        return 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -77,6 +89,8 @@ class BPETokenizerConfig(TokenizerConfig):
     """Tokens in the vocabulary at most, the 256 bytes and <eos> included."""
     min_frequency: int = 2
     """A pair that occurs less often in the training text isn't merged."""
+    train_bytes: int = 100_000_000
+    """Bytes of training text to learn from at most, taken from all parts of the corpus."""
 
     def __post_init__(self) -> None:
         if self.vocab_size < N_BYTES_AND_EOS:
@@ -85,11 +99,37 @@ class BPETokenizerConfig(TokenizerConfig):
                 f"expected at least {N_BYTES_AND_EOS}: the 256 bytes and <eos>"
             )
         _check_min_frequency(self.min_frequency)
+        at_least("tokenizer.train_bytes", self.train_bytes, 1)
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         from lmexp.tokenizers.bpe import BPETokenizer
 
         return BPETokenizer.train(texts, vocab_size=self.vocab_size, min_frequency=self.min_frequency)
+
+    def text_bytes(self) -> int | None:
+        return self.train_bytes
+
+
+@dataclass(kw_only=True, slots=True)
+class SavedTokenizerConfig(TokenizerConfig):
+    """A tokenizer from a file; nothing is trained."""
+
+    kind: str = "saved"
+    path: str = ""
+    """A tokenizer.json that lmexp saved, or the run or cache that holds it; or one of Hugging Face's tokenizers that is
+    byte-level BPE as GPT-2's."""
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        from lmexp.tokenizers.saved import load
+
+        return load(self.path)
+
+    def identity(self) -> dict[str, Any]:
+        """The tokenizer itself, wherever its file lies."""
+        return {"kind": self.kind, "sha256": self.train(()).digest()}
+
+    def text_bytes(self) -> int | None:
+        return 0
 
 
 def _check_min_frequency(min_frequency: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,22 @@ from lmexp.training import checkpoints
 from lmexp.training.config import CheckpointConfig
 from lmexp.training.signals import StopRequest
 
+FINGERPRINT = "data_fingerprint"
+"""Key of a checkpoint's state: of the token cache that it was trained on; None for the user's own data."""
+
 
 class FolderCheckpointIO(CheckpointIO):
-    """Lightning's checkpoint dict as a folder of lmexp.training.checkpoints."""
+    """Lightning's checkpoint dict as a folder of lmexp.training.checkpoints.
+
+    data_fingerprints: of the data that the run has used, the present one last; others are refused when loading.
+    """
+
+    def __init__(self, data_fingerprints: Sequence[str] = ()) -> None:
+        self.data_fingerprints = data_fingerprints
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         weights = checkpoint.pop("state_dict")
+        checkpoint[FINGERPRINT] = self.data_fingerprints[-1] if self.data_fingerprints else None
         metrics: dict[str, float] = storage_options or {}
         checkpoints.write(Path(path).parent, checkpoint["global_step"], weights, plain(checkpoint), metrics)
 
@@ -31,7 +41,15 @@ class FolderCheckpointIO(CheckpointIO):
         folder = Path(path)
         prefix = checkpoints.verify(folder).prefix
         weights = {f"{prefix}{name}": tensor for name, tensor in checkpoints.load_weights(folder).items()}
-        return checkpoints.load_state(folder) | {"state_dict": weights}
+        state = checkpoints.load_state(folder)
+        trained_on = state.pop(FINGERPRINT, None)
+        if trained_on not in self.data_fingerprints and (self.data_fingerprints or trained_on is not None):
+            expected = ", ".join(one[:16] for one in self.data_fingerprints) or "none, the data being the user's own"
+            raise CheckpointError(
+                f"{folder}: it was trained on the data with fingerprint {str(trained_on)[:16]}; expected {expected}, "
+                f"the run's own; take the checkpoint away, or accept it: lmexp resume RUN --allow-changed-data"
+            )
+        return state | {"state_dict": weights}
 
     def remove_checkpoint(self, path: Any) -> None:
         remove(Path(path))

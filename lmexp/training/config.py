@@ -64,7 +64,7 @@ class TrainerConfig(HardwareConfig):
     max_steps: int | None = 500
     """Optimizer steps. Give one of max_steps, max_tokens and max_epochs; set the others to null."""
     max_tokens: int | None = None
-    """Training tokens, rounded up to whole optimizer steps."""
+    """Training tokens, rounded up to whole optimizer steps; with padding, where data.windows pads."""
     max_epochs: int | None = None
     """Passes over the training data."""
     strategy: str = "auto"

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from lmexp.data.batch import Batch
 from lmexp.errors import LmexpError
 from lmexp.tasks.base import Task
 from lmexp.tracking.tracker import Tracker
@@ -18,7 +19,10 @@ from lmexp.training.progress import Progress
 
 
 class StepLog(pl.Callback):
-    """Every n optimizer steps: train/loss over all tokens since the last time, learning rate, gradient norm, speed."""
+    """Every n optimizer steps: train/loss over all tokens since the last time, learning rate, gradient norm, speed.
+
+    Tokens are targets that were predicted, of all processes: padding is none.
+    """
 
     def __init__(
         self,
@@ -27,28 +31,28 @@ class StepLog(pl.Callback):
         *,
         every: int,
         total_steps: int | None,
-        tokens_per_step: int | None,
     ) -> None:
         self.tracker = tracker
         self.progress = progress
         self.every = every
         self.total_steps = total_steps
-        self.tokens_per_step = tokens_per_step
+        self._tokens = 0
         self._seen_step = 0
         self._logged_step = 0
+        self._logged_tokens = 0
         self._since = 0.0
         self._paused = 0.0
         self._validation_started = 0.0
         self._carried = (0.0, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums since the last log point, of all processes; every process takes part."""
-        return {"sums": list(self._carried), "logged_step": self._logged_step}
+        """Sums since the last log point, of all processes, and all tokens so far; every process takes part."""
+        return {"sums": list(self._carried), "tokens": self._tokens}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         nats, targets = state_dict["sums"]
         self._carried = (nats, targets)
-        self._logged_step = state_dict["logged_step"]
+        self._tokens = state_dict["tokens"]
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -58,7 +62,8 @@ class StepLog(pl.Callback):
             checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._seen_step = trainer.global_step
+        self._seen_step = self._logged_step = trainer.global_step
+        self._logged_tokens = self._tokens
         self._since = time.perf_counter()
         self.progress.start(trainer.global_step, self.total_steps)
 
@@ -69,6 +74,8 @@ class StepLog(pl.Callback):
         if step == self._seen_step:  # a micro-batch inside an optimizer step
             return
         self._seen_step = step
+        if isinstance(batch, Batch):  # the user's own data may be anything
+            self._tokens += batch.n_step_targets
         if step % self.every == 0 or step == self.total_steps:
             metrics = self._metrics(trainer, pl_module) if isinstance(pl_module, Task) else {}
             timings = self._timings(step)
@@ -117,18 +124,18 @@ class StepLog(pl.Callback):
         metrics = {"train/loss": loss, "train/learning_rate": task.learning_rate()}
         if task.grad_norm is not None:
             metrics["train/grad_norm"] = float(task.grad_norm)
-        if self.tokens_per_step is not None:
-            metrics["train/tokens"] = trainer.global_step * self.tokens_per_step
+        if self._tokens:
+            metrics["train/tokens"] = self._tokens
         return metrics
 
     def _timings(self, step: int) -> dict[str, float]:
         now = time.perf_counter()
         seconds = now - self._since - self._paused
-        steps = step - self._logged_step
-        self._since, self._paused, self._logged_step = now, 0.0, step
+        steps, tokens = step - self._logged_step, self._tokens - self._logged_tokens
+        self._since, self._paused, self._logged_step, self._logged_tokens = now, 0.0, step, self._tokens
         timings = {"seconds": seconds, "step_seconds": seconds / steps, "peak_memory_mb": peak_memory_mb()}
-        if self.tokens_per_step is not None:
-            timings["tokens_per_second"] = steps * self.tokens_per_step / seconds
+        if tokens:
+            timings["tokens_per_second"] = tokens / seconds
         return timings
 
 

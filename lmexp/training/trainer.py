@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lmexp import plugins
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError
-from lmexp.models.base import as_language_model
+from lmexp.models.base import as_language_model, check_takes_positions
 from lmexp.paths import CHECKPOINTS_DIR
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.tracking.tracker import Tracker
@@ -46,7 +46,7 @@ class Parts:
     total_steps: int | None
     """Optimizer steps; None where only max_epochs of the user's data module bounds them."""
     tokens_per_step: int | None
-    """Training tokens in an optimizer step; None for the user's own data."""
+    """Training tokens in an optimizer step, padding among them; None for the user's own data."""
     validates: bool
     """False where the corpus has no validation split."""
 
@@ -73,7 +73,7 @@ def build(config: TrainConfig, cache: TokenCache | None) -> Parts:
         datamodule=datamodule,
         total_steps=total_steps,
         tokens_per_step=tokens_per_step,
-        validates=not isinstance(config.data, CorpusConfig) or config.data.validation_fraction > 0,
+        validates=not isinstance(config.data, CorpusConfig) or config.data.has_split("validation"),
     )
 
 
@@ -83,10 +83,10 @@ def corpus_steps(trainer: TrainerConfig, data: CorpusConfig, cache: TokenCache) 
         return trainer.max_steps
     if trainer.max_tokens is not None:
         return math.ceil(trainer.max_tokens / (data.batch_size * data.sequence_length))
-    from lmexp.data.windows import TrainingWindows
+    from lmexp.data.windows import training_rows
 
     assert trainer.max_epochs is not None
-    n_samples = TrainingWindows(cache.splits["train"], data.sequence_length, seed=0).n_samples
+    n_samples = training_rows(cache, data, seed=0).n_samples
     return max(1, trainer.max_epochs * n_samples // data.batch_size)
 
 
@@ -95,6 +95,8 @@ def build_model(config: TrainConfig, vocab_size: int) -> torch.nn.Module:
     assert config.model is not None and isinstance(config.data, CorpusConfig)
     model = config.model.build(vocab_size=vocab_size, sequence_length=config.data.sequence_length)
     as_language_model(model)
+    if config.data.windows == "packed":
+        check_takes_positions(model)
     return model
 
 
@@ -106,6 +108,7 @@ def fit(
     *,
     rank: int,
     say: Callable[[str], None],
+    data_fingerprints: Sequence[str] = (),
 ) -> None:
     """Train from the newest checkpoint, or from the start, to the end. Raises Stopped when a signal ended it."""
     quieten_lightning()
@@ -114,11 +117,12 @@ def fit(
     root = run_dir / CHECKPOINTS_DIR
     parts = build(config, cache)
     resumed = checkpoints.latest(root, warn=say)
-    trainer = _trainer(config, run_dir, parts, tracker, rank)
+    trainer = _trainer(config, run_dir, parts, tracker, rank, FolderCheckpointIO(data_fingerprints))
     n_parameters = sum(p.numel() for p in parts.module.parameters() if p.requires_grad)
     start = "" if resumed is None else f", going on from step {checkpoints.read_manifest(resumed).step}"
     steps = f"{parts.total_steps:,} steps" if parts.total_steps else f"{config.trainer.max_epochs} epochs"
-    per_step = f" of {parts.tokens_per_step:,} tokens" if parts.tokens_per_step else ""
+    at_most = "up to " if isinstance(config.data, CorpusConfig) and config.data.windows != "stream" else ""
+    per_step = f" of {at_most}{parts.tokens_per_step:,} tokens" if parts.tokens_per_step else ""
     say(f"training {n_parameters:,} parameters for {steps}{per_step} ({config.trainer.precision}){start}")
     checkpoint = None if resumed is None else str(resumed)
     try:
@@ -129,7 +133,14 @@ def fit(
         raise
 
 
-def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker | None, rank: int) -> pl.Trainer:
+def _trainer(
+    config: TrainConfig,
+    run_dir: Path,
+    parts: Parts,
+    tracker: Tracker | None,
+    rank: int,
+    checkpoint_io: FolderCheckpointIO,
+) -> pl.Trainer:
     settings = config.trainer
     total_steps, custom = parts.total_steps, isinstance(config.task, CustomTaskConfig)
     every = settings.val_every_n_steps if total_steps is None else min(settings.val_every_n_steps, total_steps)
@@ -141,7 +152,6 @@ def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker 
             progress.choose(rank),
             every=log_every,
             total_steps=total_steps,
-            tokens_per_step=parts.tokens_per_step,
         ),
         *(callback.build() for callback in config.callbacks.values()),
         CheckpointWriter(
@@ -154,7 +164,7 @@ def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker 
     ]
     logger = TrackerLogger(tracker, run_dir)
     trainer = pl.Trainer(
-        **hardware(settings),
+        **hardware(settings, checkpoint_io),
         strategy="ddp" if settings.world_size() > 1 or settings.strategy == "ddp" else "auto",
         max_steps=-1 if total_steps is None else total_steps,
         max_epochs=-1 if total_steps is not None else settings.max_epochs,
@@ -176,7 +186,7 @@ def _trainer(config: TrainConfig, run_dir: Path, parts: Parts, tracker: Tracker 
     return trainer
 
 
-def hardware(settings: HardwareConfig) -> dict[str, Any]:
+def hardware(settings: HardwareConfig, checkpoint_io: FolderCheckpointIO) -> dict[str, Any]:
     """The arguments of Lightning's Trainer that say where and in which precision."""
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     return {
@@ -186,7 +196,7 @@ def hardware(settings: HardwareConfig) -> dict[str, Any]:
         "precision": settings.precision,
         "deterministic": settings.deterministic,
         # Chosen here, so that a Slurm allocation around us doesn't make Lightning take over signals and ranks.
-        "plugins": [FolderCheckpointIO(), TorchElasticEnvironment() if under_torchrun else LightningEnvironment()],
+        "plugins": [checkpoint_io, TorchElasticEnvironment() if under_torchrun else LightningEnvironment()],
     }
 
 

@@ -98,7 +98,7 @@ def test_an_impossible_combination_is_told_with_its_fix(typed: str, told: str) -
 
 def test_an_override_is_shown_as_it_was_typed() -> None:
     assert message("data.path=it's").startswith("data.path=it's: data has no 'path'")
-    assert "data=text_files has it" in message("data.path=it's")
+    assert "data=text_files and data=json_lines" in message("data.path=it's")
 
 
 @pytest.mark.parametrize("typed", ["model._target_=torch.nn.Linear", "+model._target_=torch.nn.Linear"])

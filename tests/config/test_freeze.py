@@ -11,6 +11,7 @@ import pytest
 from lmexp.config.compose import compose
 from lmexp.config.freeze import (
     RunRecord,
+    add_fingerprint,
     plain_config,
     plain_dataclass,
     read_record,
@@ -49,6 +50,13 @@ GROUPS = [
     "trainer.max_steps=null",
     "trainer.max_tokens=1000",
 ]
+MIXTURE = [
+    "data=mixture",
+    "+data@data.parts.code=stdlib",
+    "+data@data.parts.books=text_files",
+    "data.parts.books.path=my books/${x}.txt",
+    "data.weights.books=3",
+]
 EXPERIMENTS = [[f"experiment={path.stem}", "data.path=x"] for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))]
 
 
@@ -64,6 +72,7 @@ def record(config: Any) -> RunRecord:
         overrides=["seed=1"],
         plugins=[],
         wandb_id="0badcafe",
+        data_fingerprints=["0a" * 32],
         config=config,
     )
 
@@ -75,13 +84,13 @@ def frozen(folder: Path, *overrides: str) -> tuple[Any, dict[str, Any]]:
     return composed.config, json.loads((folder / "run.json").read_text())
 
 
-@pytest.mark.parametrize("overrides", [[], CUSTOM, GROUPS, *EXPERIMENTS], ids=lambda o: (o or ["default"])[0])
+@pytest.mark.parametrize("overrides", [[], CUSTOM, GROUPS, MIXTURE, *EXPERIMENTS], ids=lambda o: (o or ["default"])[0])
 def test_what_is_read_equals_what_was_written(tmp_path: Path, overrides: list[str]) -> None:
     config, _ = frozen(tmp_path, *overrides)
     assert read_record(tmp_path) == record(config)
 
 
-@pytest.mark.parametrize("overrides", [[], CUSTOM, GROUPS], ids=["default", "custom", "groups"])
+@pytest.mark.parametrize("overrides", [[], CUSTOM, GROUPS, MIXTURE], ids=["default", "custom", "groups", "mixture"])
 def test_a_typed_config_survives_as_plain_data(overrides: list[str]) -> None:
     config = compose(overrides).config
     assert to_config("train", json.loads(json.dumps(plain_dataclass(config)))) == config
@@ -98,6 +107,14 @@ def test_run_json_is_written_once(tmp_path: Path) -> None:
     frozen(tmp_path)
     with pytest.raises(FileExistsError):
         frozen(tmp_path)
+
+
+def test_a_fingerprint_is_appended_and_nothing_else_changes(tmp_path: Path) -> None:
+    config, before = frozen(tmp_path)
+    add_fingerprint(tmp_path, "1b" * 32)
+    after = json.loads((tmp_path / "run.json").read_text())
+    assert after == before | {"data_fingerprints": ["0a" * 32, "1b" * 32]}
+    assert read_record(tmp_path).config == config
 
 
 def test_an_environment_variable_is_looked_up_when_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +166,8 @@ def change(folder: Path, **changes: Any) -> None:
     ("changes", "told"),
     [
         ({"format": "else"}, "expected a file of format lmexp.run"),
-        ({"version": 2}, "version 2; this lmexp reads version 1"),
-        ({"version": None}, "this lmexp reads version 1"),
+        ({"version": 1}, "version 1; this lmexp reads version 2"),
+        ({"version": None}, "this lmexp reads version 2"),
     ],
 )
 def test_an_unknown_format_or_version_is_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
@@ -161,7 +178,7 @@ def test_an_unknown_format_or_version_is_refused(tmp_path: Path, changes: dict[s
     assert str(tmp_path / "run.json") in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": "lmexp.run", "version": 1}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": "lmexp.run", "version": 2}', b"\xff\xfe"])
 def test_a_damaged_file_is_refused(tmp_path: Path, content: str | bytes) -> None:
     (tmp_path / "run.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(RunError, match=r"run\.json: "):
@@ -187,6 +204,27 @@ def test_a_config_that_was_edited_is_checked_as_one_that_is_typed(tmp_path: Path
     with pytest.raises(RunError) as caught:
         read_record(tmp_path)
     assert str(tmp_path / "run.json") in str(caught.value)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        (
+            {"kind": "text_file", "path": "x"},
+            "data.parts.books.kind is 'text_file'; expected one of stdlib",
+        ),
+        ({"kind": "text_files", "pth": "x"}, "pth"),
+        ({"kind": "text_files", "document": "word"}, "data.document is 'word'"),
+        ("text_files", "data.parts.books.kind is None"),
+    ],
+)
+def test_a_part_of_a_mixture_that_was_edited_is_checked_too(tmp_path: Path, node: object, told: str) -> None:
+    _, body = frozen(tmp_path, *MIXTURE)
+    body["config"]["data"]["parts"]["books"] = node
+    change(tmp_path, config=body["config"])
+    with pytest.raises(RunError) as caught:
+        read_record(tmp_path)
     assert told in str(caught.value)
 
 

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import sys
 from pathlib import Path
@@ -8,42 +9,84 @@ import torch
 
 from lmexp import plugins
 from lmexp.data.batch import Batch
-from lmexp.data.config import CustomDataConfig, TextFilesConfig
+from lmexp.data.cache import prepare
+from lmexp.data.config import CustomDataConfig, MixtureConfig, TextFilesConfig
 from lmexp.data.module import CorpusDataModule
+from lmexp.data.plans import make_plan
+from lmexp.data.windows import training_rows
 from lmexp.errors import ConfigError
+from lmexp.metrics.ignore import IGNORE
 from lmexp.tokenizers.config import CharTokenizerConfig
+from lmexp.training.config import TrainerConfig
+from lmexp.training.trainer import corpus_steps
 
 BATCH = 8
+LENGTH = 8
 STEPS = 40  # several epochs
 
 
-@pytest.fixture
-def module(make_cache):
-    """module(accumulate, rank, world_size, seed=...): a data module over one small cache."""
-    cache = make_cache(CharTokenizerConfig())
+KINDS = ("stream", "packed", "padded", "mixture")
 
-    def make(accumulate: int = 1, rank: int | None = None, world_size: int | None = None, seed: int = 1):
-        config = TextFilesConfig(batch_size=BATCH, sequence_length=8)
+
+@pytest.fixture
+def module(make_cache, lines_file: Path, tmp_path: Path):
+    """module(accumulate, rank, world_size, seed=..., kind=...): a data module over a small cache.
+
+    kind: how windows are cut, or a mixture of two sources in packed windows.
+    """
+    single = make_cache(CharTokenizerConfig())
+    common = {"document": "line", "validation_fraction": 0.2, "test_fraction": 0.2}
+    words = tmp_path / "words.txt"
+    words.write_text("".join(f"{i} and {i * i}\n" for i in range(200)), encoding="utf-8")
+    parts = {
+        "lines": TextFilesConfig(path=str(lines_file), **common),
+        "words": TextFilesConfig(path=str(words), **common),
+    }
+    mixture = MixtureConfig(
+        parts=parts, weights={"words": 2.0}, windows="packed", batch_size=BATCH, sequence_length=LENGTH
+    )
+
+    mixed = functools.cache(lambda: prepare(mixture, CharTokenizerConfig(), cache_root=tmp_path / "cache"))
+
+    def make(
+        accumulate: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
+        seed: int = 1,
+        kind: str = "stream",
+    ):
+        if kind == "mixture":
+            cache, config = mixed(), mixture
+        else:
+            cache, config = single, TextFilesConfig(batch_size=BATCH, sequence_length=LENGTH, windows=kind)
         return CorpusDataModule(cache, config, seed, accumulate, rank=rank, world_size=world_size)
 
     return make
 
 
-def steps(module, accumulate: int, world_size: int, seed: int = 1) -> list[torch.Tensor]:
-    """Tokens and targets of each step, (BATCH, seq + 1), from all ranks and micro-batches in their order."""
-    ranks = [iter(module(accumulate, rank, world_size, seed).train_dataloader()) for rank in range(world_size)]
+def steps(module, accumulate: int, world_size: int, seed: int = 1, kind: str = "stream") -> list[torch.Tensor]:
+    """Tokens, targets and positions of each step, (BATCH, columns), from all ranks and micro-batches in their order."""
+    ranks = [iter(module(accumulate, rank, world_size, seed, kind).train_dataloader()) for rank in range(world_size)]
     found = []
     for _ in range(STEPS):
         parts = [next(rank) for _ in range(accumulate) for rank in ranks]
-        assert all(part.tokens.shape == (BATCH // accumulate // world_size, 8) for part in parts)
-        found.append(torch.cat([torch.cat([part.tokens, part.targets[:, -1:]], dim=1) for part in parts]))
+        assert all(part.tokens.shape == (BATCH // accumulate // world_size, LENGTH) for part in parts)
+        columns = [
+            torch.cat([part.tokens, part.targets, *([] if part.positions is None else [part.positions])], dim=1)
+            for part in parts
+        ]
+        n_targets = [int((part.targets != IGNORE).sum()) for part in parts]
+        assert n_targets == [part.n_targets for part in parts]
+        assert [part.n_step_targets for part in parts] == [sum(n_targets)] * len(parts)
+        found.append(torch.cat(columns))
     return found
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(2, 1), (1, 2), (2, 2), (8, 1), (1, 8)])
-def test_a_step_has_the_same_samples_for_any_ranks_and_micro_batches(module, world_size, accumulate) -> None:
-    one = steps(module, 1, 1)
-    other = steps(module, accumulate, world_size)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_has_the_same_samples_for_any_ranks_and_micro_batches(module, kind, world_size, accumulate) -> None:
+    one = steps(module, 1, 1, kind=kind)
+    other = steps(module, accumulate, world_size, kind=kind)
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -72,33 +115,68 @@ def test_batches_are_what_they_say(module) -> None:
     split = data.cache.splits["train"]
     batch = next(iter(data.train_dataloader()))
     assert batch.n_bytes is None
-    assert batch.n_step_targets == BATCH * 8
+    assert batch.positions is None
+    assert batch.n_targets == BATCH // 2 * LENGTH
+    assert batch.n_step_targets == BATCH * LENGTH
     for tokens, targets, start in zip(batch.tokens, batch.targets, batch.sample_ids, strict=True):
         assert tokens.tolist() == split.tokens[start : start + 8].tolist()
         assert targets.tolist() == split.tokens[start + 1 : start + 9].tolist()
     assert {batch.tokens.dtype, batch.targets.dtype, batch.sample_ids.dtype} == {torch.int64}
 
 
+@pytest.mark.parametrize("kind", ["packed", "mixture"])
+def test_packed_batches_are_documents_with_positions_of_their_own(module, kind) -> None:
+    data = module(kind=kind)
+    split, text = data.cache.splits["train"], data.cache.tokenizer
+    eos = int(split.tokens[0])
+    documents = {
+        text.decode(split.tokens[start:stop].tolist()) for start, stop in itertools.pairwise(split.document_starts)
+    }
+    for batch in itertools.islice(iter(data.train_dataloader()), 20):
+        assert {tensor.dtype for tensor in (batch.tokens, batch.targets, batch.positions)} == {torch.int64}
+        for tokens, targets, positions in zip(batch.tokens, batch.targets, batch.positions, strict=True):
+            begins = [*torch.nonzero(positions == 0).flatten().tolist(), LENGTH]
+            assert begins[0] == 0
+            for begin, end in itertools.pairwise(begins):
+                assert positions[begin:end].tolist() == list(range(end - begin))
+                if targets[begin] == IGNORE:
+                    assert end == LENGTH
+                    assert tokens[begin:].tolist() == [eos] * (end - begin)
+                    assert targets[begin:].tolist() == [IGNORE] * (end - begin)
+                    continue
+                assert targets[begin : end - 1].tolist() == tokens[begin + 1 : end].tolist()
+                piece = text.decode(targets[begin:end].tolist())
+                assert any(piece in document for document in documents)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [None, 1, 7])
-def test_evaluation_sees_each_token_once_for_any_ranks_and_batch_size(module, world_size, batch_size) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluation_sees_each_token_once_for_any_ranks_and_batch_size(module, kind, world_size, batch_size) -> None:
     if batch_size is None and world_size == 3:
         pytest.skip("8 sequences don't divide among 3 ranks")
-    windows: dict[int, Batch] = {}
+    seen = {}
     for rank in range(world_size):
-        loader = module(1, rank, world_size).evaluation_batches("validation", batch_size)
+        loader = module(1, rank, world_size, kind=kind).evaluation_batches("validation", batch_size)
         batches = list(loader)
         assert len(batches) == len(loader)
         for batch in batches:
-            assert batch.n_step_targets == batch.targets.numel() == batch.n_bytes.numel()
+            there = batch.targets != IGNORE
+            assert batch.n_step_targets == batch.n_targets == int(there.sum())
+            assert not batch.n_bytes[~there].any()
             for i, number in enumerate(batch.sample_ids.tolist()):
-                assert number not in windows
-                windows[number] = Batch(batch.tokens[i], batch.targets[i], batch.n_bytes[i], 0, batch.sample_ids)
-    split = module().cache.splits["validation"]
-    in_order = [windows[number] for number in sorted(windows)]
-    assert torch.cat([window.tokens for window in in_order]).tolist() == split.tokens[:-1].tolist()
-    assert torch.cat([window.targets for window in in_order]).tolist() == split.tokens[1:].tolist()
-    assert torch.cat([window.n_bytes for window in in_order]).tolist() == split.token_bytes(1, split.n_tokens).tolist()
+                assert number not in seen
+                seen[number] = list(zip(*(part[i][there[i]].tolist() for part in batch[:2]), strict=True))
+                seen[number] = [
+                    (*pair, n) for pair, n in zip(seen[number], batch.n_bytes[i][there[i]].tolist(), strict=True)
+                ]
+    split = module(kind=kind).cache.splits["validation"]
+    tokens = split.tokens.tolist()
+    expected = list(zip(tokens[:-1], tokens[1:], split.token_bytes(1, split.n_tokens + 1).tolist(), strict=True))
+    found = [triple for number in sorted(seen) for triple in seen[number]]
+    assert sorted(found) == sorted(expected)
+    assert kind != "stream" or found == expected
+    assert sum(n for _, _, n in found) == split.n_bytes
 
 
 def test_evaluation_batches_are_the_micro_batches_of_training(module) -> None:
@@ -169,7 +247,18 @@ def test_lightning_trains_and_validates_on_it(module, tmp_path: Path) -> None:
     trainer.fit(recorder, data)
     expected = itertools.islice(iter(module(2, 0, 1).train_dataloader()), 10)
     assert [b.sample_ids.tolist() for b in recorder.seen] == [b.sample_ids.tolist() for b in expected]
-    assert recorder.n_validated == data.cache.splits["validation"].n_tokens - 1
+    assert recorder.n_validated == data.cache.splits["validation"].n_tokens
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_epoch_has_the_rows_of_all_sources(module, kind) -> None:
+    data = module(kind=kind)
+    rows = training_rows(data.cache, data.config, seed=0)
+    if kind != "stream":
+        windows = data.config.windows
+        assert rows.n_samples == make_plan(data.cache, windows, LENGTH).splits["train"].n_rows
+    steps = corpus_steps(TrainerConfig(max_steps=None, max_epochs=3), data.config, data.cache)
+    assert steps == 3 * rows.n_samples // BATCH
 
 
 def test_a_users_data_module_gets_the_facts_it_names(tmp_path: Path, monkeypatch) -> None:

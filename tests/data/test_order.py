@@ -78,3 +78,19 @@ def test_every_sample_is_equally_likely_at_every_place() -> None:
 def test_keys_of_streams_differ() -> None:
     epochs = np.arange(100)
     assert not set(epoch_keys(epochs, 0, stream=0).tolist()) & set(epoch_keys(epochs, 0, stream=1).tolist())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 2**27, 2**44, 2**44 + 1, 3 * 2**40])
+def test_one_position_alone_gives_the_same_as_among_many(n: int) -> None:
+    positions = np.random.default_rng(0).integers(0, 2**50, 200)
+    for seed, stream in ((0, 0), (-3, 5), (2**70, 1)):
+        together = sample_indices(positions, n, seed, stream=stream)
+        alone = [int(sample_indices(p, n, seed, stream=stream)) for p in positions]
+        assert alone == together.tolist()
+        assert sample_indices([[positions[0]]], n, seed, stream=stream).shape == (1, 1)
+
+
+def test_streams_are_other_orders() -> None:
+    orders = [sample_indices(np.arange(1000), 1000, seed=0, stream=stream) for stream in range(6)]
+    for one, other in itertools.combinations(orders, 2):
+        assert np.count_nonzero(one == other) < 10

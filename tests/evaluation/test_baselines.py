@@ -15,15 +15,15 @@ from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.ngrams import count_pairs, fit_bigram, fit_unigram
 from lmexp.evaluation.row import Row
 from lmexp.evaluation.runner import run_evaluations
-from tests.evaluation.tiny import EOS, VOCAB, TinyModel, evaluate, make_cache, random_documents
+from tests.evaluation.tiny import EOS, VOCAB, TinyModel, evaluate, make_cache, random_documents, stream_of
 
 
 class DictionaryBigram:
     """Witten-Bell with dictionaries, one pair at a time."""
 
     def __init__(self, tokens: list[int], vocab_size: int) -> None:
-        self.counts = Counter(tokens)
-        self.n, self.vocab_size = len(tokens), vocab_size
+        self.counts = Counter(tokens[1:])
+        self.n, self.vocab_size = len(tokens) - 1, vocab_size
         self.after: dict[int, Counter[int]] = defaultdict(Counter)
         for previous, token in pairwise(tokens):
             self.after[previous][token] += 1
@@ -74,8 +74,8 @@ def test_counting_in_chunks_equals_counting_at_once(chunk: int, vocab_size: int)
 def test_rows_equal_the_reference_on_the_targets_of_perplexity(tmp_path: Path) -> None:
     train, test = random_documents(50, 1), random_documents(30, 2)  # as in evaluate()
     rows = {row.name: row for row in evaluate(tmp_path)}
-    reference = DictionaryBigram([t for document in train for t in document], VOCAB)
-    tokens = [t for document in test for t in document]
+    reference = DictionaryBigram(stream_of(train), VOCAB)
+    tokens = stream_of(test)
     n_bytes = sum(t + 1 for t in tokens[1:] if t != EOS)
     unigram = -sum(math.log2(reference.unigram(t)) for t in tokens[1:]) / n_bytes
     bigram = -sum(math.log2(reference.bigram(p, t)) for p, t in pairwise(tokens)) / n_bytes

@@ -17,7 +17,7 @@ from lmexp.evaluation.config import PerplexityConfig
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.perplexity import Perplexity
 from lmexp.evaluation.row import Row
-from tests.evaluation.tiny import EOS, VOCAB, TinyModel, evaluate, make_cache, random_documents
+from tests.evaluation.tiny import EOS, VOCAB, TinyModel, evaluate, make_cache, random_documents, stream_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,13 +57,13 @@ def test_uniform_bytes_have_perplexity_256_and_8_bits_per_byte(tmp_path: Path) -
     assert rows["bits_per_byte"].estimate == pytest.approx(8, rel=1e-6)
     assert rows["loss"].estimate == pytest.approx(math.log(256), rel=1e-6)
     assert rows["bits_per_byte"].low == pytest.approx(8, rel=1e-6)
-    assert rows["loss"].n == rows["bits_per_byte"].n == 25 * 40 - 1
+    assert rows["loss"].n == rows["bits_per_byte"].n == 25 * 40
 
 
 @pytest.mark.parametrize("max_tokens", [None, 1, 7, 60, 10**6])
 def test_sums_equal_a_loop_over_windows(tmp_path: Path, max_tokens: int | None) -> None:
     documents = random_documents(30, 3)
-    tokens = [token for document in documents for token in document]
+    tokens = stream_of(documents)
     n = min(len(tokens) - 1, max_tokens or len(tokens))
     cache = make_cache(tmp_path, {"test": documents})
     rows = run(cache, TinyModel(), max_tokens=max_tokens, batch_size=4)
@@ -116,7 +116,7 @@ def test_accuracy_counts_the_first_choice(tmp_path: Path) -> None:
             return nn.functional.one_hot((tokens + 1) % VOCAB, VOCAB).float()
 
     rows = run(make_cache(tmp_path, {"test": [[0, 1, 2, 9], [3, 4, 4, 9]]}), Next())
-    assert rows["accuracy"].estimate == 3 / 7  # 0->1, 1->2, 3->4
+    assert rows["accuracy"].estimate == 4 / 8  # <eos> (9)->0, 0->1, 1->2, 3->4
 
 
 def test_dropout_is_off_while_evaluating_and_on_again_afterwards(tmp_path: Path) -> None:

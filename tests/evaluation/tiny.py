@@ -22,13 +22,14 @@ from lmexp.evaluation.config import BaselinesConfig, PerplexityConfig
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.row import Row
 from lmexp.evaluation.runner import run_evaluations
+from lmexp.models.layers.attention import document_mask
 
 EOS = 9
 VOCAB = 10
 
 
 class TinyModel(nn.Module):
-    """Causal: logits after each token from the mean of the embeddings so far."""
+    """Causal: logits after each token from the mean of the embeddings so far in its document, and its position."""
 
     def __init__(self, vocab_size: int = VOCAB, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
@@ -36,10 +37,12 @@ class TinyModel(nn.Module):
         self.embedding = nn.Parameter(torch.randn(vocab_size, 16, generator=generator, dtype=torch.float64).to(dtype))
         self.head = nn.Parameter(torch.randn(16, vocab_size, generator=generator, dtype=torch.float64).to(dtype))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        embedded = self.embedding[tokens]  # (batch, seq, d)
-        count = torch.arange(1, tokens.shape[1] + 1, dtype=embedded.dtype)
-        return (embedded.cumsum(dim=1) / count[:, None]) @ self.head
+    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        if positions is None:
+            positions = torch.arange(tokens.shape[1]).expand_as(tokens)
+        seen = document_mask(positions)[:, 0].to(self.embedding.dtype)  # (batch, seq, seq)
+        mean = (seen / seen.sum(dim=-1, keepdim=True)) @ self.embedding[tokens]  # (batch, seq, d)
+        return (mean + torch.sin(positions)[..., None].to(mean.dtype)) @ self.head
 
 
 def random_documents(n: int, seed: int) -> list[list[int]]:
@@ -52,16 +55,24 @@ def make_cache(
     folder: Path, splits: Mapping[str, Sequence[Sequence[int]]], token_bytes: Sequence[int] = (*range(1, VOCAB), 0)
 ) -> Any:
     """What an evaluation reads of a TokenCache, with these documents (lists of tokens) in each split."""
+    table = np.array(token_bytes, dtype=np.int64)
     opened = {}
     for name, documents in splits.items():
-        tokens = np.array([token for document in documents for token in document], dtype="uint16")
-        starts = np.cumsum([0, *map(len, documents)]).astype("int64")
+        tokens = np.array(stream_of(documents), dtype="uint16")
+        starts = np.cumsum([1, *map(len, documents)]).astype("int64")
         tokens.tofile(folder / f"{name}.tokens")
         starts.tofile(folder / f"{name}.documents")
-        table = np.array(token_bytes, dtype=np.int64)
-        facts = {"n_tokens": len(tokens), "n_documents": len(documents), "n_bytes": int(table[tokens].sum())}
+        sizes = {"n_documents": len(documents), "n_bytes": int(table[tokens[1:]].sum())}
+        source = {**sizes, "first_document": 0, "start": 1, "stop": len(tokens)}
+        facts = {**sizes, "n_tokens": len(tokens) - 1, "n_bytes_dtype": None, "sources": {"": source}}
         opened[name] = TokenSplit(folder, name, "uint16", facts, table)
-    return SimpleNamespace(splits=opened, tokenizer=SimpleNamespace(vocab_size=len(token_bytes)))
+    tokenizer = SimpleNamespace(vocab_size=len(token_bytes))
+    return SimpleNamespace(path=folder, fingerprint="0" * 64, splits=opened, tokenizer=tokenizer, facts={})
+
+
+def stream_of(documents: Sequence[Sequence[int]]) -> list[int]:
+    """The tokens of a split: <eos>, then the documents."""
+    return [EOS, *(token for document in documents for token in document)]
 
 
 def evaluate(folder: Path, *, rank: int = 0, world_size: int = 1, batch_size: int = 4, **changes: Any) -> list[Row]:

@@ -65,7 +65,7 @@ def make_run(folder: Path, text: str = "plain", rows: list[Row] = ROWS) -> Path:
     run_dir = folder / "20260101-000000-run-abcdef"
     (run_dir / "evaluation").mkdir(parents=True)
     record = {"run_id": text, "experiment": text, "created": text, "overrides": [text], "config": {}}
-    write_json(run_dir / "run.json", {"format": "lmexp.run", "version": 1, **record})
+    write_json(run_dir / "run.json", {"format": "lmexp.run", "version": 2, **record})
     write_state(run_dir, "done", message=text)
     metrics = [{"step": step, "train/loss": 3 - step / 100, f"train/{text}": 1} for step in range(10, 110, 10)]
     metrics.append({"step": 100, "validation/loss": 2.1})
@@ -161,7 +161,7 @@ def test_missing_parts_are_said_to_be_missing(tmp_path: Path, missing: str, said
 
 
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "evaluation/summary.json", "evaluation/generated.json"])
-@pytest.mark.parametrize("content", ["{damaged", '{"format": "lmexp.future", "version": 2}\n[1]\n{}\n'])
+@pytest.mark.parametrize("content", ["{damaged", '{"format": "lmexp.future", "version": 9}\n[1]\n{}\n'])
 def test_damaged_or_newer_files_do_not_stop_the_report(tmp_path: Path, name: str, content: str) -> None:
     run_dir = make_run(tmp_path)
     (run_dir / name).write_text(content)

@@ -14,6 +14,8 @@ from lmexp.tokenizers.config import (
     BPETokenizerConfig,
     ByteTokenizerConfig,
     CharTokenizerConfig,
+    SavedTokenizerConfig,
+    TokenizerConfig,
     WordTokenizerConfig,
 )
 
@@ -79,7 +81,7 @@ def test_eos_decodes_to_nothing_and_has_no_bytes(tokenizer: Tokenizer) -> None:
 def test_batches_equal_single_texts(tokenizer: Tokenizer) -> None:
     batch = tokenizer.encode_batch([*TEXTS, ""])
     assert [ids.tolist() for ids in batch] == [tokenizer.encode(text) for text in [*TEXTS, ""]]
-    assert all(ids.dtype == np.int64 for ids in batch)
+    assert all(np.issubdtype(ids.dtype, np.integer) for ids in batch)
 
 
 @every_tokenizer
@@ -142,7 +144,46 @@ def test_a_users_tokenizer_can_be_loaded() -> None:
     assert type(base.from_dict(MyTokenizer().to_dict())) is MyTokenizer
 
 
+@every_tokenizer
+def test_the_digest_is_of_the_content(tokenizer: Tokenizer, tmp_path) -> None:
+    reordered = dict(reversed(tokenizer.to_dict().items()))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(reordered, indent=1))
+    assert base.load(tmp_path / "tokenizer.json").digest() == tokenizer.digest()
+    others = [other.digest() for other in TOKENIZERS.values() if other is not tokenizer]
+    assert tokenizer.digest() not in others
+
+
+def test_identities_tell_settings_apart() -> None:
+    configs = [*CONFIGS.values(), BPETokenizerConfig(vocab_size=300, train_bytes=7)]
+    identities = [json.dumps(config.identity(), sort_keys=True) for config in configs]
+    assert len(set(identities)) == len(configs)
+    assert BPETokenizerConfig(vocab_size=300).identity() == CONFIGS["bpe"].identity()
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (ByteTokenizerConfig(), 0),
+        (SavedTokenizerConfig(path="any"), 0),
+        (BPETokenizerConfig(), 100_000_000),
+        (BPETokenizerConfig(train_bytes=5), 5),
+        (CharTokenizerConfig(), None),
+        (WordTokenizerConfig(), None),
+        (TokenizerConfig(kind="mine"), None),
+    ],
+)
+def test_how_much_text_training_wants(config: TokenizerConfig, expected: int | None) -> None:
+    assert config.text_bytes() == expected
+
+
+def test_a_folder_is_no_tokenizer_file(tmp_path) -> None:
+    with pytest.raises(DataError, match="can't be read: Is a directory"):
+        base.load(tmp_path)
+
+
 def test_wrong_settings_name_the_option() -> None:
+    with pytest.raises(ConfigError, match=r"tokenizer\.train_bytes is 0; expected at least 1"):
+        BPETokenizerConfig(train_bytes=0)
     with pytest.raises(ConfigError, match=r"tokenizer\.vocab_size is 256; expected at least 257"):
         BPETokenizerConfig(vocab_size=256)
     for config in (BPETokenizerConfig, WordTokenizerConfig):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ from lmexp.models.layers.rotary import Rotation, rotate
 
 
 class CausalSelfAttention(nn.Module):
-    """Every position gathers from itself and the positions before it."""
+    """Every position gathers from itself and the positions before it, or from those of them that a mask allows."""
 
     def __init__(self, d_model: int, n_head: int, *, n_kv_head: int, bias: bool, dropout: float, qk_norm: bool) -> None:
         super().__init__()
@@ -22,8 +23,8 @@ class CausalSelfAttention(nn.Module):
         self.k_norm = RMSNorm(self.d_head) if qk_norm else None
         self.residual_dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """(batch, seq, d_model) -> (batch, seq, d_model)."""
+    def forward(self, x: Tensor, rotation: Rotation | None = None, mask: Tensor | None = None) -> Tensor:
+        """(batch, seq, d_model) -> (batch, seq, d_model). mask: see document_mask."""
         batch, seq, d_model = x.shape
         qkv = self.qkv(x).view(batch, seq, -1, self.d_head).transpose(1, 2)  # (batch, heads, seq, d_head)
         q, k, v = qkv.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=1)
@@ -35,10 +36,23 @@ class CausalSelfAttention(nn.Module):
             q.to(v.dtype),  # under autocast the norms give fp32
             k.to(v.dtype),
             v,
+            attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=True,
+            is_causal=mask is None,
             enable_gqa=self.n_kv_head != self.n_head,
         )  # (batch, n_head, seq, d_head)
         merged = gathered.transpose(1, 2).reshape(batch, seq, d_model)
         mixed: Tensor = self.residual_dropout(self.output(merged))
         return mixed
+
+
+def document_mask(positions: Tensor) -> Tensor:
+    """Who gathers from whom: from itself and what comes before it in its own document. (batch, 1, seq, seq) bool.
+
+    positions: (batch, seq), where each 0 starts a document.
+    """
+    seq = positions.shape[1]
+    document = (positions == 0).cumsum(dim=1)  # (batch, seq)
+    same = document[:, :, None] == document[:, None, :]  # (batch, seq, seq)
+    causal = torch.ones(seq, seq, dtype=torch.bool, device=positions.device).tril()
+    return (same & causal)[:, None]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of each position's angles, (seq, d_head / 2), in fp32 or wider."""
+    """Cosines and sines of each position's angles, (seq, d_head / 2) or, where each sequence has positions of its
+    own, (batch, 1, seq, d_head / 2); in fp32 or wider."""
 
     cos: Tensor
     sin: Tensor
@@ -33,9 +34,11 @@ class Rotary(nn.Module):
         for name, table in zip(("cos", "sin"), self._tables(), strict=True):
             self.register_buffer(name, table.float().to(device), persistent=False)
 
-    def forward(self, length: int) -> Rotation:
-        """The first length positions."""
-        return Rotation(self.cos[:length], self.sin[:length])  # (seq, d_head / 2)
+    def forward(self, length: int, positions: Tensor | None = None) -> Rotation:
+        """The first length positions, or those given, (batch, seq)."""
+        if positions is None:
+            return Rotation(self.cos[:length], self.sin[:length])  # (seq, d_head / 2)
+        return Rotation(self.cos[positions][:, None], self.sin[positions][:, None])  # (batch, 1, seq, d_head / 2)
 
     def _tables(self) -> tuple[Tensor, Tensor]:
         """In float64 on the CPU: at position 100,000 an fp32 angle is off by 0.004."""
