@@ -12,7 +12,7 @@ import yaml
 
 from tests.end_to_end.command import TINY, command, environment, lmexp, only_run, rows, write_corpus
 from tests.end_to_end.test_resume import kill_when
-from tests.tracking.read_wandb import read
+from tests.tracking.read_wandb import read_finished
 
 WANDB = tuple(o for o in TINY if o != "logger=files")
 
@@ -40,7 +40,7 @@ def test_the_offline_files_hold_the_config_and_every_value(tmp_path: Path) -> No
     lmexp(tmp_path, "train", *WANDB, "run.name=mirrored", "logger.tags=[a,b]")
     run = only_run(tmp_path / "outputs")
     (path,) = run.glob("wandb/offline-run-*/*.wandb")
-    found = read(path)
+    found = read_finished(path)
     assert missing(run) == []
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     assert {key: found.config[key] for key in config} == config

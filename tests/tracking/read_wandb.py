@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import json
 import struct
+import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ BLOCK = 32 * 1024
 HEADER = struct.Struct("<4sHB")
 PART = struct.Struct("<IHB")
 WHOLE, LAST = 1, 4
+SECONDS = 20.0
 
 
 @dataclass
@@ -40,9 +43,22 @@ class OfflineRun:
     exit_code: int | None = None
 
 
-def read_all(folder: Path) -> list[OfflineRun]:
-    """The offline runs in a folder RUN/wandb, oldest first."""
-    return [read(path) for path in sorted(folder.glob("offline-run-*/*.wandb"), key=lambda p: p.stat().st_ctime_ns)]
+def read_all(folder: Path, *, killed: int = 0) -> list[OfflineRun]:
+    """The offline runs in a folder RUN/wandb, oldest first; the first `killed` of them were never finished."""
+    paths = sorted(folder.glob("offline-run-*/*.wandb"), key=lambda p: p.stat().st_ctime_ns)
+    return [read(path) for path in paths[:killed]] + [read_finished(path) for path in paths[killed:]]
+
+
+def read_finished(path: Path) -> OfflineRun:
+    """The content of the .wandb file of a run that was finished.
+
+    wandb's service writes the last block and closes the file after finish() has returned in our process.
+    """
+    deadline = time.monotonic() + SECONDS
+    while (run := read(path)).exit_code is None:
+        assert time.monotonic() < deadline, f"{path} holds no exit record after {SECONDS:g} s"
+        time.sleep(0.01)
+    return run
 
 
 def read(path: Path) -> OfflineRun:
@@ -89,11 +105,12 @@ def _records(path: Path) -> Iterator[Any]:
         if left_in_block < PART.size:  # padding: too short for the head of a part
             position += left_in_block
             continue
-        _, length, kind = PART.unpack_from(content, position)
-        if kind == 0:  # the writer was killed
-            return
+        checksum, length, kind = PART.unpack_from(content, position)
         position += PART.size
-        payload += content[position : position + length]
+        part = content[position : position + length]
+        if kind == 0 or zlib.crc32(bytes([kind]) + part) != checksum:  # not written to its end
+            return
+        payload += part
         position += length
         if kind in (WHOLE, LAST):
             record = wandb_internal_pb2.Record()

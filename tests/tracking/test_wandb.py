@@ -19,7 +19,7 @@ from lmexp.tracking.config import WandbLoggerConfig
 from lmexp.tracking.rows import read_rows
 from lmexp.tracking.tracker import Tracker
 from lmexp.tracking.wandb import WandbMirror, logged_in
-from tests.tracking.read_wandb import read, read_all
+from tests.tracking.read_wandb import read_all, read_finished
 
 DUMMY_KEY = "0123456789" * 4
 DEAD_ADDRESS = "http://127.0.0.1:9"
@@ -67,9 +67,9 @@ def logged_rows(folder: Path) -> list[dict[str, Any]]:
     return read_rows(folder / METRICS_JSONL) + read_rows(folder / TIMINGS_JSONL)
 
 
-def mirrored_rows(folder: Path) -> list[dict[str, Any]]:
+def mirrored_rows(folder: Path, *, killed: int = 0) -> list[dict[str, Any]]:
     """The rows of all .wandb files, in the order of logged_rows."""
-    rows = [row for run in read_all(folder / "wandb") for row in run.history]
+    rows = [row for run in read_all(folder / "wandb", killed=killed) for row in run.history]
     return [row for row in rows if "train/loss" in row] + [row for row in rows if "train/seconds" in row]
 
 
@@ -119,7 +119,7 @@ def test_every_logged_value_is_in_the_wandb_file(tmp_path: Path, offline: None) 
     tracker.summary({"bits_per_byte": 1.25})
     tracker.close(exit_code=3)
 
-    run = read(mirror.fragment)
+    run = read_finished(mirror.fragment)
     assert [row for row in run.history if "train/seconds" not in row] == read_rows(tmp_path / METRICS_JSONL)
     assert [row for row in run.history if "train/seconds" in row] == read_rows(tmp_path / TIMINGS_JSONL)
     assert (run.id, run.name, run.project, run.group, run.tags) == ("id-1", "n", "p", "g", ["x", "y"])
@@ -135,7 +135,7 @@ def test_a_nan_reaches_both(tmp_path: Path, offline: None) -> None:
     tracker = Tracker(tmp_path, mirror)
     tracker.metrics(1, {"train/loss": float("nan")})
     tracker.close()
-    for row in (read_rows(tmp_path / METRICS_JSONL)[0], read(mirror.fragment).history[0]):
+    for row in (read_rows(tmp_path / METRICS_JSONL)[0], read_finished(mirror.fragment).history[0]):
         assert row["train/loss"] != row["train/loss"]
 
 
@@ -179,10 +179,10 @@ def test_a_killed_and_resumed_run_keeps_all_rows_under_one_id(tmp_path: Path) ->
     code = f"train(sys.argv[1], 1, 5, sync='off', before_close={KILL})"
     assert train(code, tmp_path, check=False).returncode == -signal.SIGKILL
     train("train(sys.argv[1], 6, 9, sync='off')", tmp_path)
-    first, second = read_all(tmp_path / "wandb")
+    first, second = read_all(tmp_path / "wandb", killed=1)
     assert (first.id, first.exit_code, second.id, second.exit_code) == ("run-1", None, "run-1", 0)
     assert [row["step"] for row in read_rows(tmp_path / METRICS_JSONL)] == list(range(1, 10))
-    assert mirrored_rows(tmp_path) == logged_rows(tmp_path)
+    assert mirrored_rows(tmp_path, killed=1) == logged_rows(tmp_path)
 
 
 def test_nothing_is_printed_and_nothing_is_written_elsewhere(tmp_path: Path) -> None:
