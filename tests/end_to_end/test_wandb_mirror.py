@@ -19,7 +19,7 @@ WANDB = tuple(o for o in TINY if o != "logger=files")
 
 def history(run: Path) -> list[dict[str, Any]]:
     """The rows of all W&B files of the run."""
-    return [row for path in sorted(run.glob("wandb/offline-run-*/*.wandb")) for row in read(path).history]
+    return [row for path in sorted(run.glob("wandb/offline-run-*/*.wandb")) for row in read_finished(path).history]
 
 
 def missing(run: Path) -> list[tuple[int, str, Any]]:
