@@ -1,7 +1,9 @@
 """receipt.json: what a run ran on: code with uncommitted changes, packages, machine, determinism.
 
-Format "lmexp.receipt", version 1. It holds neither argv nor the environment, and known secrets are
-redacted from the patch. What is missing here (no git, no GPU, no Linux /proc) is null.
+Format "lmexp.receipt", version 2. It holds neither argv nor the environment, and known secrets are
+redacted from the patch. What is missing here (no git, no GPU, no Linux /proc) is null. `sessions` has an entry for
+each time that somebody went on with the run, with the facts that were others than in the beginning. `losses` is the
+digest of losses.f64, of the loss of every step, once training is done.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from lmexp.paths import PACKAGE_DIR
 from lmexp.redaction import redact
 
 FORMAT = "lmexp.receipt"
-VERSION = 1
+VERSION = 2
 MOST_PATCH_BYTES = 1_000_000
 MOST_UNTRACKED = 200
 GIT_SECONDS = 20.0
@@ -53,8 +55,24 @@ def receipt(extra: Mapping[str, Any] | None = None, *, folder: Path | None = Non
         "cpu": cpu(),
         "memory_bytes": _memory_bytes(),
         **_torch_facts(),
+        **(extra or {}),
+        "sessions": [],
+        "losses": None,
     }
-    return redact({**body, **(extra or {})})
+    return redact(body)
+
+
+def with_session(first: Mapping[str, Any], now: Mapping[str, Any], *, from_step: int) -> dict[str, Any]:
+    """The first receipt of a run that goes on from a step, with a session for the receipt of now."""
+    same = {"format", "version", "created", "sessions", "losses"}
+    changed = {key: value for key, value in now.items() if key not in same and first.get(key) != value}
+    session = {"created": now["created"], "from_step": from_step, "changed": changed}
+    return {**first, "sessions": [*first["sessions"], session]}
+
+
+def add_losses(path: Path, digest: Mapping[str, Any] | None) -> None:
+    """Note in receipt.json the digest of the losses of a training that is done."""
+    write_receipt(path, read_receipt(path) | {"losses": digest})
 
 
 def write_receipt(path: Path, content: Mapping[str, Any]) -> None:
