@@ -105,7 +105,7 @@ def _start_tracking(
         return None
     import yaml
 
-    from lmexp.tracking.receipt import read_receipt, receipt, with_session, write_receipt
+    from lmexp.tracking.receipt import going_on, read_receipt, receipt, write_receipt
     from lmexp.tracking.tracker import cut_back_run
     from lmexp.training import checkpoints
 
@@ -123,7 +123,7 @@ def _start_tracking(
         "deterministic": record.config.trainer.deterministic,
     }
     path, now = run_dir / RECEIPT_JSON, receipt(facts, folder=Path(record.cwd))
-    write_receipt(path, now if step is None else with_session(read_receipt(path), now, from_step=step))
+    write_receipt(path, now if step is None else going_on(read_receipt(path), now, step=step))
     plain = yaml.safe_load((run_dir / CONFIG_YAML).read_text(encoding="utf-8"))
     tracker: Tracker = record.config.logger.build(run_dir, run_id=record.wandb_id, name=record.name, run_config=plain)
     ranks.barrier()

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lmexp.errors import RunError
 
 HEADER = b"lmexp.losses 1\n\n"
-ITEM = np.dtype("<f8")
+ITEM_BYTES = 8
 
 
 class LossFile:
@@ -38,7 +36,7 @@ class LossFile:
                 f"{self.path}: it holds the losses of {self._n_steps} steps, and those of step {first_step} come next; "
                 f"expected {first_step - 1}; the file is damaged: go on from an older checkpoint, or start anew"
             )
-        content = np.asarray(losses, dtype=ITEM).tobytes()
+        content = struct.pack(f"<{len(losses)}d", *losses)
         if os.write(self._descriptor, content) != len(content):
             raise OSError(f"{self.path}: not all losses could be written; is the disk full?")
         self._n_steps += len(losses)
@@ -62,12 +60,12 @@ class LossFile:
             os.write(self._descriptor, HEADER)
 
 
-def read_losses(path: Path) -> NDArray[np.float64]:
-    """The loss of every step in nats per target, (n_steps,); RunError where the file is none of ours."""
+def read_losses(path: Path) -> tuple[float, ...]:
+    """The loss of every step in nats per target; RunError where the file is none of ours."""
     content = path.read_bytes()
-    if not content.startswith(HEADER) or (len(content) - len(HEADER)) % ITEM.itemsize:
+    if not content.startswith(HEADER) or (len(content) - len(HEADER)) % ITEM_BYTES:
         raise RunError(f"{path}: expected the header {HEADER!r} and 8 bytes a step; the file is damaged")
-    return np.frombuffer(content, dtype=ITEM, offset=len(HEADER))
+    return struct.unpack_from(f"<{(len(content) - len(HEADER)) // ITEM_BYTES}d", content, len(HEADER))
 
 
 def cut_back_losses(path: Path, step: int | None) -> None:
@@ -75,7 +73,7 @@ def cut_back_losses(path: Path, step: int | None) -> None:
     if step is None:
         path.unlink(missing_ok=True)
         return
-    wanted = len(HEADER) + ITEM.itemsize * step
+    wanted = len(HEADER) + ITEM_BYTES * step
     if path.exists() and path.stat().st_size > wanted:
         with open(path, "r+b") as file:
             file.truncate(wanted)

@@ -1,9 +1,9 @@
 """receipt.json: what a run ran on: code with uncommitted changes, packages, machine, determinism.
 
 Format "lmexp.receipt", version 2. It holds neither argv nor the environment, and known secrets are
-redacted from the patch. What is missing here (no git, no GPU, no Linux /proc) is null. `sessions` has an entry for
-each time that somebody went on with the run, with the facts that were others than in the beginning. `losses` is the
-digest of losses.f64, of the loss of every step, once training is done.
+redacted from the patch. What is missing here (no git, no GPU, no Linux /proc) is null. `losses` is the digest of
+losses.f64, of the loss of every step, once training is done. A run that went on, maybe elsewhere, has an entry in
+`earlier` for each time before: its last step that counts, and what was other than the time after.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ VERSION = 2
 MOST_PATCH_BYTES = 1_000_000
 MOST_UNTRACKED = 200
 GIT_SECONDS = 20.0
+_OF_THE_RUN = {"format", "version", "created", "earlier", "losses"}
 
 
 def receipt(extra: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> dict[str, Any]:
@@ -56,18 +57,17 @@ def receipt(extra: Mapping[str, Any] | None = None, *, folder: Path | None = Non
         "memory_bytes": _memory_bytes(),
         **_torch_facts(),
         **(extra or {}),
-        "sessions": [],
+        "earlier": [],
         "losses": None,
     }
     return redact(body)
 
 
-def with_session(first: Mapping[str, Any], now: Mapping[str, Any], *, from_step: int) -> dict[str, Any]:
-    """The first receipt of a run that goes on from a step, with a session for the receipt of now."""
-    same = {"format", "version", "created", "sessions", "losses"}
-    changed = {key: value for key, value in now.items() if key not in same and first.get(key) != value}
-    session = {"created": now["created"], "from_step": from_step, "changed": changed}
-    return {**first, "sessions": [*first["sessions"], session]}
+def going_on(before: Mapping[str, Any], now: Mapping[str, Any], *, step: int) -> dict[str, Any]:
+    """The receipt of now for a run that goes on from a step, with what the receipt before says of the steps up to it."""
+    others = {key: value for key, value in before.items() if key not in _OF_THE_RUN and now.get(key) != value}
+    earlier = {"created": before["created"], "until_step": step, "others": others}
+    return {**now, "earlier": [*before["earlier"], earlier]}
 
 
 def add_losses(path: Path, digest: Mapping[str, Any] | None) -> None:
