@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmexp import __version__
-from lmexp.config.freeze import RunRecord, read_record
+from lmexp.config.freeze import RunRecord, read_record, write_config_yaml
 from lmexp.errors import LmexpError, Stopped
-from lmexp.paths import CHECKPOINTS_DIR, CONFIG_YAML, LOGS_DIR, RECEIPT_JSON, STATE_JSON
+from lmexp.paths import CHECKPOINTS_DIR, LOGS_DIR, RECEIPT_JSON, STATE_JSON
 from lmexp.runs import folder
 from lmexp.runs.data import describe, reopen_data
 from lmexp.runs.data_progress import Lines
@@ -96,8 +96,6 @@ def _start_tracking(
     if not ranks.is_first:
         ranks.barrier()
         return None
-    import yaml
-
     from lmexp.tracking.receipt import receipt, write_receipt
     from lmexp.tracking.tracker import cut_back_run
     from lmexp.training import checkpoints
@@ -115,7 +113,7 @@ def _start_tracking(
         "deterministic": record.config.trainer.deterministic,
     }
     write_receipt(run_dir / RECEIPT_JSON, receipt(facts, folder=Path(record.cwd)))
-    plain = yaml.safe_load((run_dir / CONFIG_YAML).read_text(encoding="utf-8"))
+    plain = write_config_yaml(run_dir)  # again: resume may have changed the config
     tracker: Tracker = record.config.logger.build(run_dir, run_id=record.wandb_id, name=record.name, run_config=plain)
     ranks.barrier()
     return tracker

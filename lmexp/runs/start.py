@@ -8,15 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from lmexp import __version__, plugins
-from lmexp.config.freeze import RunRecord, without_secrets, write_record
+from lmexp.config.freeze import RunRecord, without_secrets, write_config_yaml, write_record
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError, RunError
-from lmexp.files import write_atomically
-from lmexp.paths import CONFIG_YAML, DATA_CARD_HTML, TOKENIZER_JSON, default_root
-from lmexp.redaction import redact, redact_text
+from lmexp.paths import DATA_CARD_HTML, TOKENIZER_JSON, default_root
+from lmexp.redaction import redact_text
 from lmexp.runs import folder
 from lmexp.runs.data import prepare_data
 from lmexp.runs.data_progress import shown
@@ -55,7 +52,7 @@ def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say:
         config=config,
     )
     write_record(run_dir, record, plain)
-    write_atomically(run_dir / CONFIG_YAML, yaml.safe_dump(redact(plain), sort_keys=False, allow_unicode=True))
+    write_config_yaml(run_dir)
     if cache is not None:
         cache.tokenizer.save(run_dir / TOKENIZER_JSON)
     return run_dir
