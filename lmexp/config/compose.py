@@ -142,9 +142,7 @@ class Composer:
 
 
 @contextmanager
-def composer(
-    command: str, config_dirs: list[str] | None = None, origin: Origin | None = None
-) -> Iterator[Composer]:
+def composer(command: str, config_dirs: list[str] | None = None, origin: Origin | None = None) -> Iterator[Composer]:
     """A Composer for a command; config_dirs are searched after lmexp's own conf/.
 
     origin: the run whose config takes the place of the defaults.

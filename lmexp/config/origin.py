@@ -1,8 +1,8 @@
 """A run's frozen config as what a command begins with: `lmexp train from=RUN model=gpt_tiny optimizer.lr=1e-4`.
 
-In Hydra's ConfigStore each node of run.json becomes the option `from_run` of its group, and a config of that name, which
-chooses all these options in the order of train.yaml, takes the place of train.yaml. So values, groups and experiments
-override a run just as they override the defaults, and what is wrong with them is told in the same way.
+In Hydra's ConfigStore each node of run.json becomes the option `from_run` of its group, and a config of that name,
+which chooses all these options in the order of train.yaml, takes the place of train.yaml. So values, groups and
+experiments override a run just as they override the defaults, and what is wrong with them is told in the same way.
 """
 
 from __future__ import annotations

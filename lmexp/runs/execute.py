@@ -67,6 +67,7 @@ def _execute(run_dir: Path, ranks: Ranks, note: Callable[[str], None]) -> None:
                 rank=ranks.rank,
                 say=say,
                 data_fingerprints=record.data_fingerprints,
+                started_from=record.initial_weights,
             )
             ranks.barrier()
             _write_state(run_dir, ranks, "running", phase="evaluating")
