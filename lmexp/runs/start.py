@@ -41,6 +41,10 @@ def start(
     check_custom(config)
     check_writable(Path(config.run.root or default_root()))
     config.launcher.check(config.trainer)
+    if config.model is not None and config.model.init_from is not None:
+        from lmexp.training import initial_weights
+
+        initial_weights.find(config.model.init_from)  # again below: what is wrong is said before the data are prepared
     with shown(say) as progress:
         cache = prepare_data(config, progress)
     if cache is not None:

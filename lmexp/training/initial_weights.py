@@ -131,7 +131,7 @@ def _check_fit(
     tied = _tied(own)
     missing = [n for n in own if not any(alias in weights for alias in tied[n])]
     unexpected = [name for name in weights if name not in own]
-    both = [(name, list(own[name].shape), list(tensor.shape)) for name, tensor in weights.items() if name in own]
+    both = [(name, list(tensor.shape), list(weights[name].shape)) for name, tensor in own.items() if name in weights]
     shapes = [f"{name} (expected {expected}, found {found})" for name, expected, found in both if expected != found]
     untied = [
         f"{name} and {other}"

@@ -65,7 +65,7 @@ def make_run(folder: Path, text: str = "plain", rows: list[Row] = ROWS) -> Path:
     run_dir = folder / "20260101-000000-run-abcdef"
     (run_dir / "evaluation").mkdir(parents=True)
     record = {"run_id": text, "experiment": text, "created": text, "overrides": [text], "config": {}}
-    write_json(run_dir / "run.json", {"format": "lmexp.run", "version": 2, **record})
+    write_json(run_dir / "run.json", {"format": "lmexp.run", "version": 3, **record})
     write_state(run_dir, "done", message=text)
     metrics = [{"step": step, "train/loss": 3 - step / 100, f"train/{text}": 1} for step in range(10, 110, 10)]
     metrics.append({"step": 100, "validation/loss": 2.1})
