@@ -172,15 +172,15 @@ def test_the_learning_rate_of_a_cosine_follows_the_new_horizon(
     assert [rates[0][step] for step in range(13, 19)] == [rates[1][step] for step in range(13, 19)]
 
 
-def test_early_stopping_ends_a_run_that_may_then_go_on(folder: Path) -> None:
-    stopping = ("callbacks=[early_stopping]", "callbacks.early_stopping.patience=1", "optimizer.lr=0.5")
-    assert main(["train", *TINY, *CONSTANT, *stopping, "trainer.max_steps=200", "run.root=stopped"]) == 0
+def test_a_run_that_stopped_early_goes_on_to_the_next_validation_that_is_no_better(folder: Path) -> None:
+    never_better = ("callbacks=[early_stopping]", "callbacks.early_stopping.min_delta=100")
+    patience = "callbacks.early_stopping.patience=1"
+    assert main(["train", *TINY, *CONSTANT, *never_better, patience, "trainer.max_steps=200", "run.root=stopped"]) == 0
     run = only_run(Path("stopped"))
-    last = rows(run / "metrics.jsonl")[-1]["step"]
-    assert last < 200
+    assert rows(run / "metrics.jsonl")[-1]["step"] == 10
     assert main(["resume", str(run), "trainer.max_steps=300"]) == 0
     assert json_file(run / "state.json")["state"] == "done"
-    assert last < rows(run / "metrics.jsonl")[-1]["step"] <= last + 5, "without an improvement, to the next validation"
+    assert [row["step"] for row in rows(run / "metrics.jsonl")] == [3, 5, 6, 9, 10, 12, 15, 15]
 
 
 TOLERANCE = 1e-5
@@ -240,8 +240,8 @@ def test_from_makes_a_new_run_with_the_config_of_another(folder: Path, capsys: C
     assert parent.data_fingerprints[0][:16] in capsys.readouterr().out
 
 
-def test_weights_of_a_run_are_a_beginning_that_is_needed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Step 0 and a fresh optimizer on the run's best weights; after a kill the checkpoint is enough, and to load too."""
+def test_weights_of_a_run_are_a_beginning_that_is_needed_once(folder: Path) -> None:
+    """Step 0 and a fresh optimizer on a run's best weights; after a kill the checkpoint is enough, and to load too."""
     old = only_run(Path("outputs"))
     typed = ("train", f"from={old}", f"model.init_from={old}", "run.root=new", "checkpoint.keep=last")
     process = subprocess.Popen(
