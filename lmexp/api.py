@@ -123,7 +123,8 @@ def resume(path: str | Path, overrides: list[str] | None = None, *, allow_change
     from lmexp.runs.start import check_custom
 
     run_dir, changes = Path(path).absolute(), [*(overrides or [])]
-    require_plugins(run_dir, shlex.join(["resume", str(path), *changes]))
+    flags = ["--allow-changed-data"] if allow_changed_data else []
+    require_plugins(run_dir, shlex.join(["resume", str(path), *changes, *flags]))
     record = read_record(run_dir)
     composed = change(Path(path), changes) if changes else None
     config: TrainConfig = composed.config if composed is not None else record.config

@@ -34,7 +34,15 @@ from lmexp.paths import CONF_DIR
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ConfigError, YAMLError, AttributeError, ValueError)
+COMPOSE_ERRORS = (
+    HydraException,
+    OmegaConfBaseException,
+    ConfigError,
+    YAMLError,
+    AttributeError,
+    ValueError,
+    AssertionError,  # OmegaConf's answer to a key below a node that is null
+)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -164,6 +164,15 @@ def test_every_mistake_is_named_with_the_line_of_run_json_that_it_clashes_with(t
     assert f"{run_dir / 'run.json'}:{number} sets model.n_head" in told
 
 
+def test_what_a_choice_takes_away_is_brought_back_by_name(tmp_path: Path) -> None:
+    run_dir = run_with(tmp_path, "model.n_layer=3")
+    task = ["task=custom", "task.target=my_pkg:Net", "tokenizer=from_run"]
+    told = refused(f"from={run_dir}", *task, "model.n_head=2")
+    assert told == "model.n_head=2: model is null here, so it has no 'n_head'; choose model=... first"
+    model = compose([f"from={run_dir}", *task, "model=from_run", "model.n_head=2"]).config.model
+    assert (model.n_layer, model.n_head) == (3, 2)
+
+
 def test_explain_says_that_a_value_is_the_runs(tmp_path: Path) -> None:
     run_dir = run_with(tmp_path, "model.n_layer=3")
     lines = (run_dir / "run.json").read_text().splitlines()

@@ -269,6 +269,41 @@ def test_weights_of_a_run_are_a_beginning_that_is_needed_once(folder: Path) -> N
     same_result(only_run(folder / "at-once"), run)
 
 
+NET = """
+import pytorch_lightning as pl, torch
+
+class Net(pl.LightningModule):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self.model(batch.tokens).flatten(0, 1), batch.targets.flatten())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+"""
+
+
+def test_a_module_of_the_users_gets_the_model_with_the_weights_and_its_run_asks_for_its_package(folder: Path) -> None:
+    """With a learning rate of 0 they are the weights in the end, too."""
+    (folder / "init_pkg.py").write_text(NET, encoding="utf-8")
+    old = only_run(Path("outputs"))
+    task = ("task=custom", "task.target=init_pkg:Net", "tokenizer=from_run", "model=from_run", "checkpoint.keep=last")
+    typed = ("train", f"from={old}", f"model.init_from={old}", *task, "trainer.max_steps=2")
+    run_lmexp(folder, *typed, "run.root=new", plugins=("init_pkg",))
+    run = only_run(folder / "new")
+    expected = checkpoints.load_weights(checkpoints.find(old / "checkpoints", "best"))
+    found = checkpoints.load_weights(checkpoints.find(run / "checkpoints", "latest"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    for words in (["train", f"from={run}", "--cfg=job", "seed=3"], ["resume", str(run), "trainer.max_steps=4"]):
+        assert f"lmexp -p init_pkg {' '.join(words)}" in run_lmexp(folder, *words, code=2).stderr
+    run_lmexp(folder, "resume", str(run), "trainer.max_steps=4", plugins=("init_pkg",))
+    assert lmexp.Run(path=run).state == "done"
+    assert checkpoints.read_manifest(checkpoints.find(run / "checkpoints", "latest")).step == 4
+
+
 def test_weights_that_dont_fit_are_told_before_there_is_a_run(folder: Path, capsys: Captured) -> None:
     old = only_run(Path("outputs"))
     for typed, told in (
