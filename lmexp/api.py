@@ -95,41 +95,50 @@ def prepare(config: TrainConfig, *, say: Say = print) -> TokenCache:
     return cache
 
 
-def start_and_launch(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say: Say) -> Run:
-    """Freeze a new run and bring it to its end."""
+def start_and_launch(
+    config: TrainConfig, plain: dict[str, Any], overrides: list[str], say: Say, *, from_run: str | None = None
+) -> Run:
+    """Freeze a new run and bring it to its end. from_run: id of the run whose config it began with."""
     from lmexp.runs.start import start
 
-    run_dir = start(config, plain, overrides, say)
+    run_dir = start(config, plain, overrides, say, from_run=from_run)
     say(f"run: {run_dir}")
     return _launch(run_dir, config)
 
 
-def resume(path: str | Path, *, allow_changed_data: bool = False) -> Run:
-    """Go on with a run where it stopped.
+def resume(path: str | Path, overrides: list[str] | None = None, *, allow_changed_data: bool = False) -> Run:
+    """Go on with a run where it stopped, or with one that is done to a further horizon.
 
+    overrides: of horizon, devices, nodes, launcher and logger, e.g. ["trainer.max_steps=2000"].
     allow_changed_data: read the corpus as it is now, and go on with it even where it has changed.
     """
+    from lmexp.config.changes import change
     from lmexp.config.freeze import read_record, require_plugins
-    from lmexp.errors import RunError
     from lmexp.runs.data import accept_changed_data, reopen_data
     from lmexp.runs.data_progress import shown
-    from lmexp.runs.folder import lock, read_state
+    from lmexp.runs.folder import lock
     from lmexp.runs.ranks import Ranks
     from lmexp.runs.requests import go_to
+    from lmexp.runs.resume import change_run, refuse_done
     from lmexp.runs.start import check_custom
 
-    run_dir = Path(path).absolute()
-    require_plugins(run_dir, f"resume {shlex.quote(str(path))}")
+    run_dir, changes = Path(path).absolute(), [*(overrides or [])]
+    flags = ["--allow-changed-data"] if allow_changed_data else []
+    require_plugins(run_dir, shlex.join(["resume", str(path), *changes, *flags]))
     record = read_record(run_dir)
-    check_custom(record.config)
-    if read_state(run_dir).state == "done":
-        raise RunError(f"{path}: the run is done; look at {run_dir}/report.html, or start another one")
+    composed = change(Path(path), changes) if changes else None
+    config: TrainConfig = composed.config if composed is not None else record.config
+    check_custom(config)
+    config.launcher.check(config.trainer)
+    refuse_done(Path(path), config, changes)
     go_to(Path(record.cwd))
     with lock(run_dir), shown(print) as progress:  # what is wrong with the data is said before processes are started
         if allow_changed_data:
             record = accept_changed_data(run_dir, record, progress)
-        reopen_data(run_dir, record, Ranks(), progress)
-    return _launch(run_dir, record.config)
+        cache = reopen_data(run_dir, record, Ranks(), progress)
+        if composed is not None:
+            change_run(run_dir, record, composed, cache, changes, typed=Path(path), say=progress.say)
+    return _launch(run_dir, config)
 
 
 def evaluate(run: str | Path, overrides: list[str] | None = None) -> list[Row]:

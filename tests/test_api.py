@@ -46,7 +46,7 @@ def test_the_parameters_of_the_public_functions() -> None:
         "compose": ["overrides", "config_dirs"],
         "train": ["config", "say"],
         "prepare": ["config", "say"],
-        "resume": ["path", "allow_changed_data"],
+        "resume": ["path", "overrides", "allow_changed_data"],
         "evaluate": ["run", "overrides"],
         "load": ["path", "weights", "device"],
         "register": ["group", "kind", "schema"],

@@ -14,6 +14,7 @@ import sys
 from lmexp import plugins
 from lmexp.cli.main import COMMANDS, LmexpUsageError, packages_and_rest
 from lmexp.config.compose import composer
+from lmexp.config.origin import FROM, Origin, split_origin
 from lmexp.config.schema import COMMANDS as COMPOSED
 from lmexp.config.schema import SAME_CONFIG
 
@@ -53,9 +54,13 @@ def completions(line: str, shell: str = "bash") -> list[str]:
     plugins.trust_entry_points()
     plugins.trust(packages)
     folders, overrides = _config_dirs(typed)
+    origin, overrides = split_origin(overrides) if command == "train" else (None, overrides)
     os.environ["COMP_LINE"] = " ".join(["lmexp", *overrides]) + (" " if not word else "")
-    found = _hydra(f"query={shell}", command, folders).split()
-    return [choice for choice in found if not choice.startswith(("schema/", "hydra"))]
+    found = _hydra(f"query={shell}", command, folders, origin).split()
+    known = [choice for choice in found if not choice.startswith(("schema/", "hydra"))]
+    if command == "train" and origin is None and FROM.startswith(word):
+        known.append(FROM)
+    return known
 
 
 def _config_dirs(words: list[str]) -> tuple[list[str], list[str]]:
@@ -68,13 +73,13 @@ def _config_dirs(words: list[str]) -> tuple[list[str], list[str]]:
     return folders, rest
 
 
-def _hydra(verb: str, command: str, config_dirs: list[str]) -> str:
+def _hydra(verb: str, command: str, config_dirs: list[str], origin: Origin | None = None) -> str:
     """What Hydra's completion prints."""
     printed = io.StringIO()
-    with composer(command, config_dirs) as composing:
+    with composer(command, config_dirs, origin) as composing:
         if config_dirs and verb.startswith("query"):
             line = os.environ["COMP_LINE"].removeprefix("lmexp")
             os.environ["COMP_LINE"] = f"lmexp {composing.search_path[0]}{line}"
         with contextlib.redirect_stdout(printed):
-            composing.hydra.shell_completion(config_name=command, overrides=[verb])
+            composing.hydra.shell_completion(config_name=composing.primary, overrides=[verb])
     return printed.getvalue()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import dataclass
 
 from lmexp.cli.arguments import Parser
 from lmexp.cli.main import LmexpUsageError
 from lmexp.config import compose as composing
+from lmexp.config.origin import require_plugins_of_origin, split_origin
 from lmexp.config.overrides import literal_override
 from lmexp.config.schema import SAME_CONFIG
 
 EPILOG = """
 overrides: key=value for a value, group=option for a group, e.g.
   lmexp train model=llama_tiny optimizer.lr=3e-4 'evaluation=[perplexity]'
+  lmexp train from=RUN optimizer.lr=1e-4        a new run, with the config of another one
 """
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -55,6 +58,8 @@ def parse(command: str, description: str, argv: list[str]) -> Options:
     if given.pop("multirun"):
         raise LmexpUsageError(f"lmexp {command} -m: sweeps are not part of this version; run the configs one by one")
     options = Options(**given)
+    if SAME_CONFIG.get(command, command) == "train":
+        require_plugins_of_origin(options.overrides, shlex.join([command, *argv]))
     if (options.resolve or options.package) and not options.cfg:
         raise LmexpUsageError(f"lmexp {command}: --resolve and --package go with --cfg, e.g. --cfg job --package model")
     return options
@@ -83,9 +88,10 @@ def _show(command: str, options: Options) -> None:
     from hydra.types import RunMode
 
     composing.compose(options.overrides, command=command, config_dirs=options.config_dirs)
-    with composing.composer(command, options.config_dirs) as composer:
-        overrides = [*map(literal_override, options.overrides), *composer.search_path]
+    origin, typed = split_origin(options.overrides) if command == "train" else (None, options.overrides)
+    with composing.composer(command, options.config_dirs, origin) as composer:
+        overrides = [*map(literal_override, typed), *composer.search_path]
         if options.cfg:
-            composer.hydra.show_cfg(command, overrides, options.cfg, options.package, options.resolve)
+            composer.hydra.show_cfg(composer.primary, overrides, options.cfg, options.package, options.resolve)
         elif options.info:
-            composer.hydra.show_info(options.info, command, overrides, RunMode.RUN)
+            composer.hydra.show_info(options.info, composer.primary, overrides, RunMode.RUN)

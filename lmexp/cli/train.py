@@ -1,4 +1,4 @@
-"""`lmexp train [OVERRIDES]`."""
+"""`lmexp train [from=RUN] [OVERRIDES]`."""
 
 from __future__ import annotations
 
@@ -16,5 +16,7 @@ def run(argv: list[str]) -> int:
     composed = compose(options.overrides, config_dirs=options.config_dirs)
     from lmexp.api import start_and_launch
 
-    start_and_launch(composed.config, plain_config(composed.node), composed.overrides, print)
+    start_and_launch(
+        composed.config, plain_config(composed.node), composed.overrides, print, from_run=composed.from_run
+    )
     return 0

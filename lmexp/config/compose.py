@@ -7,7 +7,7 @@ override, and every finding goes into one ConfigError.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lmexp import plugins
+from lmexp.config.lines import line_of
+from lmexp.config.origin import FROM, OPTION, Origin, split_origin
 from lmexp.config.overrides import NULLABLE, literal_override, refuse_hydra_settings
 from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, HELD, SCHEMAS, field_names
 from lmexp.errors import ConfigError
@@ -32,7 +34,15 @@ from lmexp.paths import CONF_DIR
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ConfigError, YAMLError, AttributeError, ValueError)
+COMPOSE_ERRORS = (
+    HydraException,
+    OmegaConfBaseException,
+    ConfigError,
+    YAMLError,
+    AttributeError,
+    ValueError,
+    AssertionError,  # OmegaConf's answer to a key below a node that is null
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,6 +57,8 @@ class Composed:
     """What was typed, as Hydra reads it."""
     choices: dict[str, str]
     """Group -> chosen option, for the groups that hold one."""
+    from_run: str | None = None
+    """Id of the run whose config it began with."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,13 +71,24 @@ class LoadedFile:
     """Where in the config it goes, e.g. model; empty is the root."""
     path: Path | None
     """The YAML file; None for a schema."""
+    owns: tuple[str, ...] = ()
+    """Where the file is a run's run.json: the keys of the root that come from its config."""
+
+    def line(self, key: str) -> int | None:
+        """Line (from 1) at which the file sets a key of the config, or None."""
+        if self.path is None or (self.owns and key.partition(".")[0] not in self.owns):
+            return None
+        return line_of(self.path, "", f"config.{key}") if self.owns else line_of(self.path, self.package, key)
 
 
 class Composer:
     """Composes one command's config, many times if need be, inside one Hydra initialization."""
 
-    def __init__(self, command: str, hydra: Hydra, config_dirs: list[Path]) -> None:
+    def __init__(self, command: str, hydra: Hydra, config_dirs: list[Path], origin: Origin | None = None) -> None:
         self.command = command
+        self.origin = origin
+        self.primary = OPTION if origin is not None else command
+        """Name of the config that everything else overrides."""
         self.hydra = hydra
         self.loader = hydra.config_loader
         self.config_dirs = config_dirs
@@ -74,7 +97,7 @@ class Composer:
 
     def compose(self, overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
         """The untyped config and the group choices; Hydra's own errors."""
-        full = hydra_compose(self.command, [*overrides, *self.search_path], return_hydra_config=True)
+        full = hydra_compose(self.primary, [*overrides, *self.search_path], return_hydra_config=True)
         choices = {k: str(v) for k, v in full.hydra.runtime.choices.items() if v and v != "null" and "hydra/" not in k}
         with open_dict(full):
             del full["hydra"]
@@ -82,12 +105,18 @@ class Composer:
 
     def files(self, overrides: list[str]) -> list[LoadedFile]:
         """The YAML files and schemas that make up the config, in the order in which they are merged."""
-        defaults = self.loader.compute_defaults_list(self.command, [*overrides, *self.search_path], RunMode.RUN)
+        defaults = self.loader.compute_defaults_list(self.primary, [*overrides, *self.search_path], RunMode.RUN)
         return [
-            LoadedFile(config_path=d.config_path, package=d.package or "", path=self.file(d.config_path))
+            self._loaded(d.config_path, d.package or "")
             for d in defaults.defaults
             if d.config_path is not None and not d.config_path.startswith("hydra/")
         ]
+
+    def _loaded(self, config_path: str, package: str) -> LoadedFile:
+        owns = self.origin.owned(config_path) if self.origin is not None else ()
+        if self.origin is not None and owns:
+            return LoadedFile(config_path=config_path, package=package, path=self.origin.run_json, owns=owns)
+        return LoadedFile(config_path=config_path, package=package, path=self.file(config_path))
 
     def file(self, config_path: str) -> Path | None:
         """The YAML file of group/option."""
@@ -104,39 +133,62 @@ class Composer:
 
     def options(self, group: str) -> list[str]:
         """Options of a group."""
-        return sorted(self.loader.get_group_options(group, ObjectType.CONFIG, self.command, self.search_path))
+        return sorted(self.loader.get_group_options(group, ObjectType.CONFIG, self.primary, self.search_path))
+
+    def name_run(self, node: DictConfig, choices: dict[str, str]) -> None:
+        """Fill in run.name and run.folder of a training config where they are null."""
+        if self.command != "train":
+            return
+        parts = [choices.get("data"), choices.get("model") or choices.get("task")]
+        experiment, origin = choices.get("experiment"), self.origin
+        if node.run.folder is None:
+            node.run.folder = experiment or (origin.folder if origin is not None else node.run.name)
+        if node.run.name is None:
+            node.run.name = experiment or (origin.name if origin is not None else "-".join(p for p in parts if p))
+        if node.run.folder is None:
+            node.run.folder = node.run.name
 
 
 @contextmanager
-def composer(command: str, config_dirs: list[str] | None = None) -> Iterator[Composer]:
-    """A Composer for a command; config_dirs are searched after lmexp's own conf/."""
+def composer(command: str, config_dirs: list[str] | None = None, origin: Origin | None = None) -> Iterator[Composer]:
+    """A Composer for a command; config_dirs are searched after lmexp's own conf/.
+
+    origin: the run whose config takes the place of the defaults.
+    """
     store_schemas()
     for folder in config_dirs or []:
         if not Path(folder).is_dir():
             raise ConfigError(f"--config-dir {folder}: there is no such folder")
     GlobalHydra.instance().clear()
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR), job_name=command):
+    stored = origin.stored() if origin is not None else nullcontext()
+    with stored, initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR), job_name=command):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        yield Composer(command, hydra, [Path(folder).absolute() for folder in config_dirs or []])
+        yield Composer(command, hydra, [Path(folder).absolute() for folder in config_dirs or []], origin)
 
 
 def compose(
-    overrides: list[str] | None = None, *, command: str = "train", config_dirs: list[str] | None = None
+    overrides: list[str] | None = None,
+    *,
+    command: str = "train",
+    config_dirs: list[str] | None = None,
+    origin: Origin | None = None,
 ) -> Composed:
     """Compose, check and type a command's config.
 
-    overrides: as typed, e.g. ["model=llama_tiny", "optimizer.lr=3e-4"].
-    Raises ConfigError naming every bad override, failed check and broken file.
+    overrides: as typed, e.g. ["model=llama_tiny", "optimizer.lr=3e-4"]; with from=RUN they are on top of RUN's config.
+    origin: the same as from=RUN.
+    Raises ConfigError naming every bad override, failed check and broken file; RunError where RUN isn't a run.
     """
     typed = overrides or []
+    if origin is None and command == "train":
+        origin, typed = split_origin(typed)
     read = [literal_override(text) for text in typed]
-    with composer(command, config_dirs) as composing:
+    with composer(command, config_dirs, origin) as composing:
         try:
             node, choices = composing.compose(read)
             refuse_hydra_settings(read)
-            if command == "train":
-                name_run(node, choices)
+            composing.name_run(node, choices)
             config = to_typed(node)
         except COMPOSE_ERRORS as error:
             from lmexp.config.diagnose import diagnose
@@ -145,16 +197,14 @@ def compose(
             for text, literal in zip(typed, read, strict=True):
                 message = message.replace(f"{literal}:", f"{text}:")
             raise ConfigError(message) from error
-    return Composed(config=config, node=node, overrides=read, choices=choices)
-
-
-def name_run(node: DictConfig, choices: dict[str, str]) -> None:
-    """Fill in run.name and run.folder where they are null."""
-    parts = [choices.get("data"), choices.get("model") or choices.get("task")]
-    if node.run.name is None:
-        node.run.name = choices.get("experiment") or "-".join(part for part in parts if part)
-    if node.run.folder is None:
-        node.run.folder = choices.get("experiment") or node.run.name
+    began = [f"{FROM}{origin.path}"] if origin is not None else []
+    return Composed(
+        config=config,
+        node=node,
+        overrides=[*began, *read],
+        choices=choices,
+        from_run=origin.run_id if origin is not None else None,
+    )
 
 
 def to_typed(node: DictConfig) -> Any:

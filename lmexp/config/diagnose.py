@@ -15,8 +15,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lmexp.config.compose import COMPOSE_ERRORS, Composer, LoadedFile, check_shape, name_run, to_typed
-from lmexp.config.lines import line_of
+from lmexp.config.compose import COMPOSE_ERRORS, Composer, LoadedFile, check_shape, to_typed
 from lmexp.config.overrides import parse_override, refuse_hydra_settings
 from lmexp.config.schema import DICT_GROUPS, HELD, SCHEMAS, field_names
 from lmexp.config.translate import from_file, how_to_hold, in_words, one_line, target_hint, type_error
@@ -53,8 +52,7 @@ def diagnose(composer: Composer, overrides: list[str], error: Exception) -> list
         base, names = composer.compose(chosen)
     except COMPOSE_ERRORS as broken:
         return [*findings, from_file(composer, chosen, "", broken)]
-    if composer.command == "train":
-        name_run(base, names)
+    composer.name_run(base, names)
     good: list[Override] = []
     for override in values:
         finding = _check_value(base, override)
@@ -255,7 +253,7 @@ def _origins(failure: str, typed: list[Override], files: list[LoadedFile]) -> st
     for key in dict.fromkeys(re.findall(r"\b(?:[a-z_]\w*\.)+[a-z_]\w*", failure)):
         if any(override.key_or_group == key for override in typed):
             continue
-        lines = [(f.path, line_of(f.path, f.package, key)) for f in files if f.path is not None]
+        lines = [(f.path, f.line(key)) for f in files]
         found = [(path, line) for path, line in lines if line is not None]
         if found:
             said.append(f"{found[-1][0]}:{found[-1][1]} sets {key}")

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmexp.config.compose import Composer, compose, composer
 from lmexp.config.diagnose import unknown_key
-from lmexp.config.lines import line_of
+from lmexp.config.origin import split_origin
 from lmexp.config.overrides import literal_override, parse_override
 from lmexp.errors import ConfigError
 
@@ -25,9 +25,10 @@ def explain(key: str, overrides: list[str], *, command: str = "train", config_di
     value = OmegaConf.select(composed.node, key)
     shown = OmegaConf.to_yaml(value).rstrip().replace("\n", "\n  ") if isinstance(value, DictConfig) else value
     lines = [f"{key} = {shown}" if not isinstance(value, DictConfig) else f"{key}:\n  {shown}"]
-    typed = [literal_override(o) for o in overrides]
-    with composer(command, config_dirs) as composing:
-        origins = [*_default(composed.node, key), *_files(composing, typed, key), *_overrides(overrides, key)]
+    origin, own = split_origin(overrides) if command == "train" else (None, overrides)
+    typed = [literal_override(o) for o in own]
+    with composer(command, config_dirs, origin) as composing:
+        origins = [*_default(composed.node, key), *_files(composing, typed, key), *_overrides(own, key)]
     return "\n".join([*lines, *(f"  {origin}" for origin in origins)])
 
 
@@ -52,9 +53,12 @@ def _files(composing: Composer, overrides: list[str], key: str) -> list[str]:
         root_first = sorted(files, key=lambda loaded: loaded.config_path != composing.command)
         origins += [line for loaded in root_first if loaded.path is not None for line in _choices_in(loaded.path, key)]
     for loaded in files:
-        line = line_of(loaded.path, loaded.package, key) if loaded.path is not None else None
+        line = loaded.line(key)
         if loaded.path is not None and line is not None:
-            value = _value_in(loaded.path, loaded.package, key)
+            package, inner = ("", f"config.{key}") if loaded.owns else (loaded.package, key)
+            value = _value_in(loaded.path, package, inner)
+            if isinstance(value, dict):  # a whole node of a run
+                value = value.get("kind", "...")
             origins.append(f"file    {value!r:<24} {loaded.path}:{line}")
     return origins
 

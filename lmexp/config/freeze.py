@@ -1,7 +1,8 @@
 """run.json: a config frozen once by the parent, and read by every worker instead of any command line.
 
-Format "lmexp.run", version 2:
-    run_id, experiment, created, lmexp (version), cwd, overrides, plugins, wandb_id, data_fingerprints, config
+Format "lmexp.run", version 3:
+    run_id, experiment, created, lmexp (version), cwd, overrides, plugins, wandb_id, data_fingerprints, from_run,
+    initial_weights, changes, config
 `config` holds each node's `kind`, by which reading finds its dataclass again in SCHEMAS. Values that come from
 `${oc.env:NAME}` stay as that text, so that a secret is looked up where it is needed and written nowhere.
 """
@@ -12,10 +13,11 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,12 +25,12 @@ from lmexp.config.overrides import escaped
 from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, HELD, SCHEMAS
 from lmexp.errors import ConfigError, RunError
 from lmexp.files import write_atomically
-from lmexp.paths import RUN_JSON
+from lmexp.paths import CONFIG_YAML, RUN_JSON
 from lmexp.plugins import did_you_mean, trusted
 from lmexp.redaction import SHORTEST_SECRET, is_secret_variable, redact
 
 FORMAT = "lmexp.run"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,6 +54,12 @@ class RunRecord:
     data_fingerprints: list[str]
     """Of the token caches that the run has used: the last one counts, those before it were given up with
     --allow-changed-data. Empty for the user's own data."""
+    from_run: str | None = None
+    """Id of the run whose config it began with, lmexp train from=RUN."""
+    initial_weights: dict[str, str] | None = None
+    """With model.init_from: path and sha256 of the file that its first weights come from."""
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    """What `lmexp resume RUN OVERRIDES` has changed: when, step, overrides, changed (key -> [before, after])."""
     config: Any
     """TrainConfig."""
 
@@ -105,10 +113,35 @@ def write_record(path: Path, record: RunRecord, config: dict[str, Any]) -> None:
 
 
 def add_fingerprint(run_dir: Path, fingerprint: str) -> None:
-    """Append to data_fingerprints in run.json; the one thing that ever changes there."""
+    """Append to data_fingerprints in run.json."""
     body = read_body(run_dir)
     body["data_fingerprints"].append(fingerprint)
-    write_atomically(run_dir / RUN_JSON, json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    _replace(run_dir, body)
+
+
+def change_config(run_dir: Path, config: dict[str, Any], *, when: str, step: int, overrides: list[str]) -> None:
+    """Put another config into run.json, and what is other about it into its changes.
+
+    config: plain data, as from plain_config; step: of the checkpoint from which the run goes on with it.
+    """
+    body = read_body(run_dir)
+    before, after = _flat(body["config"]), _flat(config)
+    changed = {
+        key: [before.get(key), after.get(key)]
+        for key in {**before, **after}
+        if key not in before or key not in after or before[key] != after[key]
+    }
+    if changed:
+        body["changes"].append({"when": when, "step": step, "overrides": overrides, "changed": changed})
+        body["config"] = config
+        _replace(run_dir, body)
+
+
+def write_config_yaml(run_dir: Path) -> dict[str, Any]:
+    """Write the config of run.json to config.yaml, for people: secrets redacted. Returns what it holds."""
+    plain: dict[str, Any] = redact(read_body(run_dir)["config"])
+    write_atomically(run_dir / CONFIG_YAML, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    return plain
 
 
 def read_record(run_dir: Path) -> RunRecord:
@@ -155,6 +188,17 @@ def read_body(run_dir: Path) -> dict[str, Any]:
     if body.get("version") != VERSION:
         raise RunError(f"{path}: version {body.get('version')}; this lmexp reads version {VERSION}")
     return body
+
+
+def _replace(run_dir: Path, body: dict[str, Any]) -> None:
+    write_atomically(run_dir / RUN_JSON, json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _flat(plain: Any, key: str = "") -> dict[str, Any]:
+    """Key from the root -> value; an empty mapping is a value."""
+    if not isinstance(plain, dict) or (key and not plain):
+        return {key: plain}
+    return {k: v for name, value in plain.items() for k, v in _flat(value, f"{key}.{name}" if key else name).items()}
 
 
 def to_config(command: str, plain: dict[str, Any]) -> Any:

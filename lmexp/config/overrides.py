@@ -12,7 +12,7 @@ from lmexp.config.schema import DICT_GROUPS
 from lmexp.errors import ConfigError
 
 RAW_TEXT_KEYS = re.compile(
-    r"prompt|run|data(\.parts\.\w+)?\.(path|pattern|validation_pattern|test_pattern|field|template|delimiter|quote)"
+    r"prompt|run|model\.init_from|tokenizer\.path|data(\.parts\.\w+)?\.(path|pattern|validation_pattern|test_pattern|field|template|delimiter|quote)"
 )
 """Keys whose value is taken literally, so that no character of it needs Hydra's quoting."""
 

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import MarkedYAMLError
 
 from lmexp.config.compose import COMPOSE_ERRORS, Composer, LoadedFile, known_keys
-from lmexp.config.lines import line_of
 from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, HELD, SCHEMAS, field_names
 from lmexp.plugins import did_you_mean
 
@@ -77,7 +76,7 @@ def from_file(composer: Composer, overrides: list[str], text: str, error: Except
         return f"{own or text}: {in_words(error)}"
     for loaded in files:
         if loaded.path is not None and named and loaded.config_path == named[1]:
-            line = line_of(loaded.path, loaded.package, full_key)
+            line = loaded.line(full_key)
             place = f"{loaded.path}{f':{line}' if line else ''}"
             return f"{place}: {_message(loaded, full_key, whole, error)}"
     return f"{text}: {in_words(error)}" if text else in_words(error)

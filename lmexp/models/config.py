@@ -24,6 +24,8 @@ class ModelConfig:
     """What maps token ids to logits."""
 
     kind: str = "???"
+    init_from: str | None = None
+    """A run, or a folder that holds model.safetensors: training starts from these weights; null draws them anew."""
 
     def build(self, *, vocab_size: int, sequence_length: int) -> nn.Module:
         """A fresh model; base.py says what it must offer.

@@ -228,6 +228,13 @@ def _config(files: RunFiles) -> str:
     given = ""
     if isinstance(overrides, list) and overrides:
         given = f'<p class="soft small">Given on the command line</p><pre>{_lines(overrides)}</pre>'
+    changes = files.run.get("changes")
+    for change in changes if isinstance(changes, list) else []:
+        if isinstance(change, dict) and isinstance(change.get("changed"), dict):
+            what = [f"{key}: {before_after}" for key, before_after in change["changed"].items()]
+            when = f"Changed at step {change.get('step')}, {_time(change.get('when'))}: before, after"
+            given += f'<p class="soft small">{escape(when)}</p><pre>{_lines(what)}</pre>'
+    if given:
         given += '<p class="soft small">The whole config</p>'
     if not files.config:
         return given + _missing("No config", files.missing.get("config", "config.yaml is empty"))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmexp import __version__
-from lmexp.config.freeze import RunRecord, read_record
+from lmexp.config.freeze import RunRecord, read_record, write_config_yaml
 from lmexp.errors import LmexpError, Stopped
-from lmexp.paths import CHECKPOINTS_DIR, CONFIG_YAML, LOGS_DIR, LOSSES_F64, RECEIPT_JSON, STATE_JSON
+from lmexp.paths import CHECKPOINTS_DIR, LOGS_DIR, LOSSES_F64, RECEIPT_JSON, STATE_JSON
 from lmexp.runs import folder
 from lmexp.runs.data import describe, reopen_data
 from lmexp.runs.data_progress import Lines
@@ -72,6 +72,7 @@ def _execute(run_dir: Path, ranks: Ranks, note: Callable[[str], None]) -> None:
                 rank=ranks.rank,
                 say=say,
                 data_fingerprints=record.data_fingerprints,
+                started_from=record.initial_weights,
             )
             ranks.barrier()
             if ranks.is_first:
@@ -103,8 +104,6 @@ def _start_tracking(
     if not ranks.is_first:
         ranks.barrier()
         return None
-    import yaml
-
     from lmexp.tracking.receipt import going_on, read_receipt, receipt, write_receipt
     from lmexp.tracking.tracker import cut_back_run
     from lmexp.training import checkpoints
@@ -124,7 +123,7 @@ def _start_tracking(
     }
     path, now = run_dir / RECEIPT_JSON, receipt(facts, folder=Path(record.cwd))
     write_receipt(path, now if step is None else going_on(read_receipt(path), now, step=step))
-    plain = yaml.safe_load((run_dir / CONFIG_YAML).read_text(encoding="utf-8"))
+    plain = write_config_yaml(run_dir)  # again: resume may have changed the config
     tracker: Tracker = record.config.logger.build(run_dir, run_id=record.wandb_id, name=record.name, run_config=plain)
     ranks.barrier()
     return tracker

@@ -8,15 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from lmexp import __version__, plugins
-from lmexp.config.freeze import RunRecord, without_secrets, write_record
+from lmexp.config.freeze import RunRecord, without_secrets, write_config_yaml, write_record
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError, RunError
-from lmexp.files import write_atomically
-from lmexp.paths import CONFIG_YAML, DATA_CARD_HTML, TOKENIZER_JSON, default_root
-from lmexp.redaction import redact, redact_text
+from lmexp.paths import DATA_CARD_HTML, TOKENIZER_JSON, default_root
+from lmexp.redaction import redact_text
 from lmexp.runs import folder
 from lmexp.runs.data import prepare_data
 from lmexp.runs.data_progress import shown
@@ -24,21 +21,35 @@ from lmexp.tasks.config import CustomTaskConfig
 
 if TYPE_CHECKING:
     from lmexp.config.schema import TrainConfig
+    from lmexp.data.cache import TokenCache
 
 
-def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say: Callable[[str], None]) -> Path:
+def start(
+    config: TrainConfig,
+    plain: dict[str, Any],
+    overrides: list[str],
+    say: Callable[[str], None],
+    *,
+    from_run: str | None = None,
+) -> Path:
     """A new run folder, ready to be executed. What is wrong with the data is said before there is a folder.
 
-    plain: the config as run.json shall hold it; overrides: what was typed, for the record.
+    plain: the config as run.json shall hold it; overrides: what was typed, for the record; from_run: id of the run
+    whose config it began with.
     """
     plain = without_secrets(plain)
     check_custom(config)
     check_writable(Path(config.run.root or default_root()))
     config.launcher.check(config.trainer)
+    if config.model is not None and config.model.init_from is not None:
+        from lmexp.training import initial_weights
+
+        initial_weights.find(config.model.init_from)  # again below: what is wrong is said before the data are prepared
     with shown(say) as progress:
         cache = prepare_data(config, progress)
     if cache is not None:
         say(f"data card: {cache.path / DATA_CARD_HTML}")
+    weights = _initial_weights(config, cache)
     assert config.run.name is not None and config.run.folder is not None, "compose names the run"
     run_dir = folder.create(Path(config.run.root or default_root()), config.run.folder, config.run.name)
     record = RunRecord(
@@ -52,13 +63,30 @@ def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say:
         plugins=plugins.trusted(),
         wandb_id=secrets.token_hex(4),
         data_fingerprints=[] if cache is None else [cache.fingerprint],
+        from_run=from_run,
+        initial_weights=weights,
         config=config,
     )
     write_record(run_dir, record, plain)
-    write_atomically(run_dir / CONFIG_YAML, yaml.safe_dump(redact(plain), sort_keys=False, allow_unicode=True))
+    write_config_yaml(run_dir)
     if cache is not None:
         cache.tokenizer.save(run_dir / TOKENIZER_JSON)
     return run_dir
+
+
+def _initial_weights(config: TrainConfig, cache: TokenCache | None) -> dict[str, str] | None:
+    """What run.json keeps of the weights that model.init_from names, which have been found to fit; None without it."""
+    if config.model is None or config.model.init_from is None:
+        return None
+    if cache is None:
+        raise ConfigError(
+            "model.init_from needs a model that lmexp builds, for a corpus of lmexp; with data=custom let your "
+            "LightningModule load its weights"
+        )
+    from lmexp.training import initial_weights
+    from lmexp.training.trainer import build_model
+
+    return initial_weights.check(config, cache.tokenizer, build_model(config, cache.tokenizer.vocab_size))
 
 
 def check_writable(root: Path) -> None:

@@ -64,7 +64,7 @@ def receipt(extra: Mapping[str, Any] | None = None, *, folder: Path | None = Non
 
 
 def going_on(before: Mapping[str, Any], now: Mapping[str, Any], *, step: int) -> dict[str, Any]:
-    """The receipt of now for a run that goes on from a step, with what the receipt before says of the steps up to it."""
+    """The receipt of now, for a run that goes on from a step, and what was other before."""
     others = {key: value for key, value in before.items() if key not in _OF_THE_RUN and now.get(key) != value}
     earlier = {"created": before["created"], "until_step": step, "others": others}
     return {**now, "earlier": [*before["earlier"], earlier]}

@@ -171,7 +171,7 @@ def latest(root: Path, *, warn: Any = None) -> Path | None:
             continue
         return folder
     raise CheckpointError(
-        f"{root}: every checkpoint is damaged; start anew with the same config: lmexp train from scratch"
+        f"{root}: every checkpoint is damaged; start anew with the same config: lmexp train from={root.parent}"
     )
 
 

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from lmexp.models.base import as_language_model, check_takes_positions
 from lmexp.paths import CHECKPOINTS_DIR
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.tracking.tracker import Tracker
-from lmexp.training import checkpoints, progress
+from lmexp.training import checkpoints, initial_weights, progress
 from lmexp.training.checkpoint_io import CheckpointWriter, FolderCheckpointIO
 from lmexp.training.config import HardwareConfig, TrainerConfig
 from lmexp.training.devices import accelerator
@@ -51,8 +51,11 @@ class Parts:
     """False where the corpus has no validation split."""
 
 
-def build(config: TrainConfig, cache: TokenCache | None) -> Parts:
-    """The LightningModule and the LightningDataModule; initial weights depend on config.seed alone."""
+def build(config: TrainConfig, cache: TokenCache | None, weights: Mapping[str, str] | None = None) -> Parts:
+    """The LightningModule and the LightningDataModule.
+
+    weights: path and sha256 of the file that initial weights come from; None draws them, from config.seed alone.
+    """
     pl.seed_everything(config.seed, verbose=False)
     tokenizer = cache.tokenizer if cache is not None else _untrained_tokenizer(config)
     if isinstance(config.data, CorpusConfig):
@@ -67,7 +70,7 @@ def build(config: TrainConfig, cache: TokenCache | None) -> Parts:
     else:
         datamodule = config.data.build(tokenizer=tokenizer, seed=config.seed)
         tokens_per_step, total_steps = None, config.trainer.max_steps
-    module = _module(config, tokenizer, total_steps)
+    module = _module(config, tokenizer, total_steps, weights)
     return Parts(
         module=module,
         datamodule=datamodule,
@@ -109,15 +112,20 @@ def fit(
     rank: int,
     say: Callable[[str], None],
     data_fingerprints: Sequence[str] = (),
+    started_from: Mapping[str, str] | None = None,
 ) -> None:
-    """Train from the newest checkpoint, or from the start, to the end. Raises Stopped when a signal ended it."""
+    """Train from the newest checkpoint, or from the start, to the end. Raises Stopped when a signal ended it.
+
+    started_from: path and sha256 of the first weights, with model.init_from; not read where there is a checkpoint.
+    """
     quieten_lightning()
     root = run_dir / CHECKPOINTS_DIR
-    parts = build(config, cache)
     resumed = checkpoints.latest(root, warn=say)
+    parts = build(config, cache, started_from if resumed is None else None)
     trainer = _trainer(config, run_dir, parts, tracker, rank, FolderCheckpointIO(data_fingerprints))
     n_parameters = sum(p.numel() for p in parts.module.parameters() if p.requires_grad)
-    start = "" if resumed is None else f", going on from step {checkpoints.read_manifest(resumed).step}"
+    start = f", starting from {started_from['path']}" if started_from is not None else ""
+    start = start if resumed is None else f", going on from step {checkpoints.read_manifest(resumed).step}"
     steps = f"{parts.total_steps:,} steps" if parts.total_steps else f"{config.trainer.max_epochs} epochs"
     at_most = "up to " if isinstance(config.data, CorpusConfig) and config.data.windows != "stream" else ""
     per_step = f" of {at_most}{parts.tokens_per_step:,} tokens" if parts.tokens_per_step else ""
@@ -210,10 +218,12 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r".*GPU available but not used")
 
 
-def _module(config: TrainConfig, tokenizer: Any, total_steps: int | None) -> pl.LightningModule:
+def _module(
+    config: TrainConfig, tokenizer: Any, total_steps: int | None, weights: Mapping[str, str] | None
+) -> pl.LightningModule:
     vocab_size = tokenizer.vocab_size if tokenizer is not None else None
     if isinstance(config.task, CustomTaskConfig):
-        facts = _facts(config, tokenizer, total_steps)
+        facts = _facts(config, tokenizer, total_steps, weights)
         module: pl.LightningModule = plugins.construct(
             "task", config.task.target, config.task.args, base=pl.LightningModule, facts=facts
         )
@@ -222,7 +232,7 @@ def _module(config: TrainConfig, tokenizer: Any, total_steps: int | None) -> pl.
 
     assert vocab_size is not None and total_steps is not None
     assert config.optimizer is not None and config.scheduler is not None
-    model = build_model(config, vocab_size)
+    model = _started_model(config, vocab_size, weights)
     if config.trainer.compile:
         model.compile()
     return LanguageModeling(
@@ -234,14 +244,24 @@ def _module(config: TrainConfig, tokenizer: Any, total_steps: int | None) -> pl.
     )
 
 
-def _facts(config: TrainConfig, tokenizer: Any, total_steps: int | None) -> dict[str, Any]:
+def _started_model(config: TrainConfig, vocab_size: int, weights: Mapping[str, str] | None) -> torch.nn.Module:
+    """The model with the weights that training starts from."""
+    model = build_model(config, vocab_size)
+    if weights is not None:
+        initial_weights.load(model, Path(weights["path"]), weights["sha256"])
+    return model
+
+
+def _facts(
+    config: TrainConfig, tokenizer: Any, total_steps: int | None, weights: Mapping[str, str] | None
+) -> dict[str, Any]:
     """What a LightningModule of the user's may ask for by parameter name."""
     facts = {"tokenizer": tokenizer, "optimizer": config.optimizer, "scheduler": config.scheduler}
     facts = {name: value for name, value in facts.items() if value is not None} | {"total_steps": total_steps}
     if tokenizer is not None:
         facts["vocab_size"] = tokenizer.vocab_size
         if config.model is not None and isinstance(config.data, CorpusConfig):
-            facts["model"] = build_model(config, tokenizer.vocab_size)
+            facts["model"] = _started_model(config, tokenizer.vocab_size, weights)
     return facts
 
 

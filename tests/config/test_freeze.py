@@ -166,8 +166,8 @@ def change(folder: Path, **changes: Any) -> None:
     ("changes", "told"),
     [
         ({"format": "else"}, "expected a file of format lmexp.run"),
-        ({"version": 1}, "version 1; this lmexp reads version 2"),
-        ({"version": None}, "this lmexp reads version 2"),
+        ({"version": 2}, "version 2; this lmexp reads version 3"),
+        ({"version": None}, "this lmexp reads version 3"),
     ],
 )
 def test_an_unknown_format_or_version_is_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
@@ -178,7 +178,7 @@ def test_an_unknown_format_or_version_is_refused(tmp_path: Path, changes: dict[s
     assert str(tmp_path / "run.json") in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": "lmexp.run", "version": 2}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": "lmexp.run", "version": 3}', b"\xff\xfe"])
 def test_a_damaged_file_is_refused(tmp_path: Path, content: str | bytes) -> None:
     (tmp_path / "run.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(RunError, match=r"run\.json: "):

@@ -64,8 +64,9 @@ def make_run(folder: Path, text: str = "plain", rows: list[Row] = ROWS) -> Path:
     """A finished run in which every text is the given one."""
     run_dir = folder / "20260101-000000-run-abcdef"
     (run_dir / "evaluation").mkdir(parents=True)
-    record = {"run_id": text, "experiment": text, "created": text, "overrides": [text], "config": {}}
-    write_json(run_dir / "run.json", {"format": "lmexp.run", "version": 2, **record})
+    record: dict[str, object] = {"run_id": text, "experiment": text, "created": text, "overrides": [text], "config": {}}
+    record["changes"] = [{"when": text, "step": 3, "overrides": [text], "changed": {text: [text, 1]}}]
+    write_json(run_dir / "run.json", {"format": "lmexp.run", "version": 3, **record})
     write_state(run_dir, "done", message=text)
     metrics = [{"step": step, "train/loss": 3 - step / 100, f"train/{text}": 1} for step in range(10, 110, 10)]
     metrics.append({"step": 100, "validation/loss": 2.1})
@@ -101,6 +102,8 @@ def test_report_of_a_finished_run_shows_every_part(tmp_path: Path) -> None:
     assert "5,000" in page.text
     assert "123 MB" in page.text
     assert "seed: 1" in page.text
+    assert "Changed at step 3, plain: before, after" in page.text
+    assert "plain: ['plain', 1]" in page.text
     titles = re.findall("<h2>(.*?)</h2>", html)
     assert titles == ["Figures", "Curves", "Generated text", "Config", "Receipt"]
     assert sum(tag == "svg" for tag, _ in page.tags) == 4  # baselines, loss, train/plain, tokens per second
