@@ -77,7 +77,7 @@ def test_the_next_step_computes_meanwhile_and_ends_only_after_the_checkpoint_is_
 ) -> None:
     fit(tmp_path / "run", make_config("stream", *EVERY_STEP), make_cache(tmp_path, SPLITS))
     for step in range(1, STEPS):
-        # The batch with index `step` is that of step + 1. Whether the thread begins before it is the scheduler's affair.
+        # The batch with index `step` is that of step + 1; whether the thread begins before it, the scheduler decides.
         order = [events.index(event) for event in (f"forward {step}", f"written {step}", f"optimizer {step + 1}")]
         assert order == sorted(order), events
     assert events[-1] == f"written {STEPS}"
