@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
+PATIENCE = 30.0
+"""Seconds that a resume waits for what is left of a killed run."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Run:
@@ -113,6 +116,7 @@ def resume(path: str | Path, *, allow_changed_data: bool = False) -> Run:
     from lmexp.errors import RunError
     from lmexp.runs.data import accept_changed_data, reopen_data
     from lmexp.runs.data_progress import shown
+    from lmexp.runs.execute import finish
     from lmexp.runs.folder import lock, read_state
     from lmexp.runs.ranks import Ranks
     from lmexp.runs.requests import go_to
@@ -122,10 +126,16 @@ def resume(path: str | Path, *, allow_changed_data: bool = False) -> Run:
     require_plugins(run_dir, f"resume {shlex.quote(str(path))}")
     record = read_record(run_dir)
     check_custom(record.config)
-    if read_state(run_dir).state == "done":
+    state = read_state(run_dir)
+    if state.state == "done" and state.phase != "finished":
+        with lock(run_dir, patience=PATIENCE):
+            finish(run_dir, record)
+        return Run(path=run_dir)
+    if state.state == "done":
         raise RunError(f"{path}: the run is done; look at {run_dir}/report.html, or start another one")
     go_to(Path(record.cwd))
-    with lock(run_dir), shown(print) as progress:  # what is wrong with the data is said before processes are started
+    # What is wrong with the data is said before processes are started.
+    with lock(run_dir, patience=PATIENCE), shown(print) as progress:
         if allow_changed_data:
             record = accept_changed_data(run_dir, record, progress)
         reopen_data(run_dir, record, Ranks(), progress)

@@ -8,6 +8,7 @@ Format "lmexp.run", version 2:
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -98,10 +99,9 @@ def write_record(path: Path, record: RunRecord, config: dict[str, Any]) -> None:
         "config": config,
     }
     text = json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False)
-    with open(path / RUN_JSON, "x", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    if (path / RUN_JSON).exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path / RUN_JSON))
+    write_atomically(path / RUN_JSON, text + "\n")
 
 
 def add_fingerprint(run_dir: Path, fingerprint: str) -> None:

@@ -54,10 +54,10 @@ def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say:
         data_fingerprints=[] if cache is None else [cache.fingerprint],
         config=config,
     )
-    write_record(run_dir, record, plain)
     write_atomically(run_dir / CONFIG_YAML, yaml.safe_dump(redact(plain), sort_keys=False, allow_unicode=True))
     if cache is not None:
         cache.tokenizer.save(run_dir / TOKENIZER_JSON)
+    write_record(run_dir, record, plain)  # the last: a folder that holds it can be resumed
     return run_dir
 
 

@@ -14,9 +14,10 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from lmexp.errors import CheckpointError, Stopped
 from lmexp.files import write_atomically
+from lmexp.stopping import StopRequest
 from lmexp.training import checkpoints
 from lmexp.training.config import CheckpointConfig
-from lmexp.training.signals import StopRequest
+from lmexp.training.signals import agreed
 
 FINGERPRINT = "data_fingerprint"
 """Key of a checkpoint's state: of the token cache that it was trained on; None for the user's own data."""
@@ -80,7 +81,7 @@ class CheckpointWriter(Checkpoint):
         self.best_step: int | None = None
         self._saved_step = -1
         self._seen_step = -1
-        self._stop_after_validation = False
+        self._stop_after_validation: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_step": self.best_step}
@@ -88,45 +89,49 @@ class CheckpointWriter(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and self.best_step is not None:  # also where no step is left to train
+            self._point_to_best()
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._seen_step = self._saved_step = trainer.global_step
-        if trainer.is_global_zero and self.best_step is not None:
-            self._point_to_best()
-        self.stop.install()
+        self.stop.install_again()
+        self.stop.deferred = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step
         if step == self._seen_step:  # a micro-batch inside an optimizer step
             return
         self._seen_step = step
-        stopping = self.stop.agreed(trainer)
+        stopping = agreed(self.stop, trainer)
         if self._validates_now(trainer):
             self._stop_after_validation = stopping
             return
-        if stopping or self._due(step):
+        if stopping is not None or self._due(step):
             self._save(trainer)
-        if stopping:
-            raise Stopped(self.stop.state, step)
+        if stopping is not None:
+            raise Stopped(stopping, step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.fit_loop.epoch_loop.val_loop or trainer.state.fn != "fit":
             return
         step = trainer.global_step
         improved = self._improved(trainer)
-        if improved or self._due(step) or self._stop_after_validation:
+        if improved or self._due(step) or self._stop_after_validation is not None:
             self._save(trainer)
-        if improved and trainer.is_global_zero:
-            self._point_to_best()
-        if self._stop_after_validation:
-            raise Stopped(self.stop.state, step)
+        if self._stop_after_validation is not None:
+            raise Stopped(self._stop_after_validation, step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._saved_step != trainer.global_step:
             self._save(trainer)
-        self.stop.uninstall()
+        stopping = agreed(self.stop, trainer)  # since the last step
+        if stopping is not None:
+            raise Stopped(stopping, trainer.global_step)
+        self.stop.deferred = False
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.stop.uninstall()
+        self.stop.deferred = False
 
     def _due(self, step: int) -> bool:
         return step % self.config.every_n_steps == 0 or step == self.total_steps
@@ -167,8 +172,11 @@ class CheckpointWriter(Checkpoint):
         path = self.root / checkpoints.folder_name(step)
         trainer.save_checkpoint(path, storage_options=metrics)
         self._saved_step = step
-        if trainer.is_global_zero and self.config.keep != "all":
-            self._remove_old(step)
+        if trainer.is_global_zero:
+            if step == self.best_step:  # before what BEST names until now may be removed
+                self._point_to_best()
+            if self.config.keep != "all":
+                self._remove_old(step)
 
     def _point_to_best(self) -> None:
         assert self.best_step is not None

@@ -90,12 +90,6 @@ def write(root: Path, step: int, weights: dict[str, Tensor], state: dict[str, An
     return target
 
 
-def remove_unfinished(root: Path) -> None:
-    """Delete what a killed process left half written."""
-    for path in root.glob(".*.tmp"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def read_manifest(folder: Path) -> Manifest:
     """manifest.json; CheckpointError where it is missing, damaged or unknown."""
     path = folder / MANIFEST

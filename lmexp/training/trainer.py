@@ -21,6 +21,7 @@ from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError
 from lmexp.models.base import as_language_model, check_takes_positions
 from lmexp.paths import CHECKPOINTS_DIR
+from lmexp.stopping import StopRequest
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.tracking.tracker import Tracker
 from lmexp.training import checkpoints, progress
@@ -29,7 +30,6 @@ from lmexp.training.config import HardwareConfig, TrainerConfig
 from lmexp.training.devices import accelerator
 from lmexp.training.logger import TrackerLogger
 from lmexp.training.seeds import StepSeeds
-from lmexp.training.signals import StopRequest
 from lmexp.training.step_log import StepLog
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def fit(
     *,
     rank: int,
     say: Callable[[str], None],
+    stop: StopRequest,
     data_fingerprints: Sequence[str] = (),
 ) -> None:
     """Train from the newest checkpoint, or from the start, to the end. Raises Stopped when a signal ended it."""
@@ -117,7 +118,7 @@ def fit(
     root = run_dir / CHECKPOINTS_DIR
     parts = build(config, cache)
     resumed = checkpoints.latest(root, warn=say)
-    trainer = _trainer(config, run_dir, parts, tracker, rank, FolderCheckpointIO(data_fingerprints))
+    trainer = _trainer(config, run_dir, parts, tracker, rank, FolderCheckpointIO(data_fingerprints), stop)
     n_parameters = sum(p.numel() for p in parts.module.parameters() if p.requires_grad)
     start = "" if resumed is None else f", going on from step {checkpoints.read_manifest(resumed).step}"
     steps = f"{parts.total_steps:,} steps" if parts.total_steps else f"{config.trainer.max_epochs} epochs"
@@ -140,6 +141,7 @@ def _trainer(
     tracker: Tracker | None,
     rank: int,
     checkpoint_io: FolderCheckpointIO,
+    stop: StopRequest,
 ) -> pl.Trainer:
     settings = config.trainer
     total_steps, custom = parts.total_steps, isinstance(config.task, CustomTaskConfig)
@@ -158,7 +160,7 @@ def _trainer(
             run_dir / CHECKPOINTS_DIR,
             config.checkpoint,
             total_steps=total_steps,
-            stop=StopRequest(),
+            stop=stop,
             before_save=tracker.sync if tracker is not None else None,
         ),
     ]

@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.command import TINY, command, environment, json_file, lmexp, only_run, rows, write_corpus
-from tests.end_to_end.test_resume import kill_when
+from tests.end_to_end.command import (
+    TINY,
+    command,
+    environment,
+    json_file,
+    kill_when,
+    lmexp,
+    only_run,
+    rows,
+    write_corpus,
+)
 
 STEPS = ("trainer.max_steps=100", "trainer.val_every_n_steps=25", "checkpoint.keep=last", "logger.log_every_n_steps=1")
 
