@@ -75,7 +75,7 @@ def _run_workers(work: Path, run_dir: Path, world_size: int, threads_per_process
     if work == run_dir:
         if folder.read_state(run_dir).phase == "finished":
             return
-        if not told and deaths and deaths.values() <= set(STOP_SIGNALS):  # before a handler was in place
+        if not told and deaths and set(deaths.values()) <= set(STOP_SIGNALS):  # before a handler was in place
             told["stopped"] = STOP_SIGNALS[signal.Signals(min(deaths.values()))]
         _raise_if_stopped(run_dir, told.get("stopped"), received)
     reasons = [f"{who} was killed by {_name(number)}" for who, number in deaths.items()]

@@ -17,7 +17,7 @@ from lmexp.training import checkpoints
 from tests.end_to_end.command import TINY, command, environment, same_result, write_corpus
 from tests.torture import warm
 
-STEPS = 40
+STEPS = 30
 INTERVAL = 4
 TIMEOUT = 120.0
 """Seconds after which a life that should end is a hang."""

@@ -104,10 +104,13 @@ class Tracer:
 def attach(command: list[str], life: Life) -> None:
     """Have strace trace a held life, and let it go."""
     pid = life.process.pid
-    tracer = subprocess.Popen([*command, "-p", str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     status = Path(f"/proc/{pid}/status")
     deadline = time.monotonic() + 20
-    while "TracerPid:\t0" in status.read_text() or "State:\tR" in status.read_text():
+    while "State:\tT" not in status.read_text():
+        assert time.monotonic() < deadline, "the life doesn't wait"
+        time.sleep(0.002)
+    tracer = subprocess.Popen([*command, "-p", str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while "TracerPid:\t0" in status.read_text():
         assert time.monotonic() < deadline and tracer.poll() is None, "strace doesn't attach"
         time.sleep(0.002)
     kill(pid, signal.SIGCONT)

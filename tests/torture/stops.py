@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections import Counter
@@ -54,7 +55,7 @@ def _stop(life: Life, random: Random, tally: Counter[str], target: str) -> bool:
         if run is not None:
             state = read_state(run)
             assert state.state in ({75: "preempted", 130: "interrupted"}[code], "created", "done"), (told, state)
-            assert "lmexp" in life.said() and f"resume {run}" in life.said(), told
+            assert re.search(rf"lmexp .*resume .*{run.name}", life.said()), told
             if phase in ("training", "saving"):
                 assert state.step is None or state.step == saved_step(run) == (last_step(run) or 0), (told, state)
                 assert state.step is not None or state.phase != "training", (told, state)
