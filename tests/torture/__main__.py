@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,8 +20,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.torture import warm
+
+if TYPE_CHECKING:
+    from tests.torture.runs import Arena
 
 ROOT = Path(__file__).parents[2]
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -65,35 +70,63 @@ LINES = {
 def main() -> int:
     """Do what is not done yet; 1 where a case failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__.partition("\n\n")[2])
-    parser.add_argument("lines", nargs="*", choices=[[], *LINES], help=f"of {', '.join(LINES)}; all by default")
-    parser.add_argument("--cases", type=int, help="cases of each line, e.g. 3; all by default")
+    parser.add_argument("lines", nargs="*", metavar="LINE", help=f"{', '.join(LINES)}; all by default")
+    parser.add_argument("--cases", type=int, help="cases of each line; thousands of hits by default")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--short", action="store_true", help="as many cases as CI does")
     parser.add_argument("--journal", type=Path, help="file of the cases that are done; none by default")
     parser.add_argument("--keep", type=Path, help="folder for the runs of cases that fail")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the cases")
+    parser.add_argument("--job", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    warm.warm_up()
+    if unknown := set(given.lines) - set(LINES):
+        parser.error(f"there is no line {', '.join(sorted(unknown))}; expected {', '.join(LINES)}")
     failed = 0
-    for name in given.lines or LINES:
-        line = LINES[name]
-        n_cases = given.cases or (line.short if given.short else line.long)
-        failed += do_line(name, range(given.first, given.first + n_cases), given.journal, given.keep)
+    with tempfile.TemporaryDirectory(prefix="torture-journal-") as folder:
+        journal = given.journal or Path(folder) / "journal.jsonl"
+        for name in given.lines or LINES:
+            n_cases = given.cases or (LINES[name].short if given.short else LINES[name].long)
+            cases = range(given.first, given.first + n_cases)
+            if given.job is not None:  # one of several, for one line
+                return do_line(name, list(cases)[given.job :: given.jobs], journal, given.keep)
+            failed += share_line(name, cases, journal, given.jobs)
     return int(failed > 0)
 
 
-def do_line(name: str, cases: range, journal: Path | None, keep: Path | None) -> int:
-    """Do the cases of a line; how many failed."""
+def share_line(name: str, cases: range, journal: Path, n_jobs: int) -> int:
+    """Have processes do the cases of a line, and say how it went; how many failed or weren't done."""
+    version = code_version()
+    before = read_journal(journal, name, version)
+    n_before = sum(case in before for case in cases)
+    say(f"{name}: {LINES[name].told}; {len(cases)} cases, {n_before} of them done before")
+    started = time.monotonic()
+    command = [sys.executable, "-m", "tests.torture", name, *sys.argv[1:], f"--cases={len(cases)}"]
+    command = [*command[:4], *(word for word in command[4:] if word not in LINES)]
+    shared = [f"--journal={journal}", f"--jobs={n_jobs}"]
+    jobs = [subprocess.Popen([*command, *shared, f"--job={job}"]) for job in range(n_jobs)]
+    for job in jobs:
+        job.wait()
+    passed = {case: spread for case, spread in read_journal(journal, name, version).items() if case in cases}
+    tally: Counter[str] = sum(passed.values(), Counter())
+    spread = ", ".join(f"{what} {count}" for what, count in sorted(tally.items(), key=lambda item: -item[1]))
+    say(
+        f"{name}: {tally['cold'] + tally['forked']} hits in {len(passed)} of {len(cases)} cases passed, "
+        f"{time.monotonic() - started:.0f} s: {spread}"
+    )
+    return len(cases) - len(passed)
+
+
+def do_line(name: str, cases: list[int], journal: Path, keep: Path | None) -> int:
+    """Do those of the cases that are not done; 1 where one failed."""
     from tests.torture.runs import Arena
 
-    line, version = LINES[name], code_version()
-    passed = {} if journal is None else read_journal(journal, name, version)
-    tally: Counter[str] = sum((passed[case] for case in cases if case in passed), Counter())
+    warm.warm_up()
+    version = code_version()
+    passed = read_journal(journal, name, version)
     todo, failed, started = [case for case in cases if case not in passed], 0, time.monotonic()
-    say(f"{name}: {line.told}; {len(cases)} cases, {len(cases) - len(todo)} of them done before")
     folder = Path(tempfile.mkdtemp(prefix=f"torture-{name}-"))
     try:
-        arena = Arena(folder)
-        do_case = player(name, arena)
+        do_case = player(name, Arena(folder))
         for done, case in enumerate(todo, start=1):
             begun = time.monotonic()
             error, spread = "", Counter[str]()
@@ -105,41 +138,33 @@ def do_line(name: str, cases: range, journal: Path | None, keep: Path | None) ->
                 say(f"{name} case {case} FAILED\n{error}")
                 if keep is not None:
                     shutil.copytree(folder, keep / f"{name}-{case}", dirs_exist_ok=True)
-            tally += spread
-            seconds = time.monotonic() - begun
-            if journal is not None:
-                record = {"line": name, "case": case, "version": version, "error": error, "spread": spread}
-                append(journal, record | {"seconds": round(seconds, 1)})
+            seconds = round(time.monotonic() - begun, 1)
+            record = {"line": name, "case": case, "version": version, "error": error, "spread": spread}
+            append(journal, record | {"seconds": seconds})
             for path in folder.glob(f"{name}-{case:05d}-*"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             eta = (time.monotonic() - started) / done * (len(todo) - done) / 60
-            say(f"{name} {done}/{len(todo)}  {'FAILED' if error else 'passed'} in {seconds:.0f} s  ETA {eta:.0f} min")
+            say(f"{name} case {case} {'FAILED' if error else 'passed'} in {seconds:.0f} s  ETA {eta:.0f} min")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    hits = tally["cold"] + tally["forked"]
-    spread_out = ", ".join(f"{what} {count}" for what, count in sorted(tally.items(), key=lambda item: -item[1]))
-    say(f"{name}: {hits} hits in {len(cases) - failed} cases passed, {failed} failed: {spread_out}")
-    return failed
+    return int(failed > 0)
 
 
-def player(name: str, arena: object) -> Callable[[int], Counter[str]]:
+def player(name: str, arena: Arena) -> Callable[[int], Counter[str]]:
     """What does a case of a line."""
     from tests.torture import kills, saves, stops
-    from tests.torture.runs import Arena
 
-    assert isinstance(arena, Arena)
     line = LINES[name]
     tracer = saves.Tracer() if name == "saves" else None
 
     def do(case: int) -> Counter[str]:
         variant = line.variants[case % len(line.variants)]
         two = variant == "two"
-        title = f"{name}-{case:05d}"
         if tracer is not None:
-            return kills.play(arena, variant, title, line.hits, tracer.strike, tracer.begin)
+            return kills.play(arena, variant, name, case, line.hits, tracer.strike, tracer.begin)
         if name == "signals":
-            return kills.play(arena, variant, title, line.hits, stops.stop_two if two else stops.stop_one)
-        return kills.play(arena, variant, title, line.hits, kills.kill_two if two else kills.kill_one)
+            return kills.play(arena, variant, name, case, line.hits, stops.stop_two if two else stops.stop_one)
+        return kills.play(arena, variant, name, case, line.hits, kills.kill_two if two else kills.kill_one)
 
     return do
 

@@ -48,7 +48,6 @@ class Arena:
 
     folder: Path
     references: dict[str, Reference] = field(default_factory=dict)
-    lives: int = 0
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +105,6 @@ class Life:
         """cold: a new interpreter, not a fork. held: a fork that waits for SIGCONT. around: a command around it."""
         self.arena, self.variant, self.cold = arena, variant, cold
         self.root = arena.folder / root
-        arena.lives += 1
         run = self.run
         typed = command("resume", str(run)) if run is not None else arena.command(variant, root)
         self.was_step = self.last_step() or 0
