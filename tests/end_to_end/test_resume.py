@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from lmexp.runs import folder
 from lmexp.training import checkpoints
 from tests.end_to_end.command import (
     TINY,
@@ -28,10 +30,10 @@ LONG = ("trainer.max_steps=60", "model.dropout=0.2", "trainer.accumulate_grad_ba
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody disturbed, and its folder."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    write_corpus(folder)
-    lmexp(folder, "train", *TINY, *LONG)
-    return folder
+    cwd = tmp_path_factory.mktemp("uninterrupted")
+    write_corpus(cwd)
+    lmexp(cwd, "train", *TINY, *LONG)
+    return cwd
 
 
 @pytest.mark.parametrize("step", [3, 21, 42])
@@ -115,3 +117,15 @@ def test_a_finished_run_is_not_run_again(uninterrupted: Path) -> None:
     run = only_run(uninterrupted / "outputs")
     done = lmexp(uninterrupted, "resume", str(run), code=2)
     assert "the run is done" in done.stderr
+
+
+def test_a_run_that_is_done_but_for_its_report_gets_it(uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "copy")
+    run = only_run(tmp_path / "copy" / "outputs")
+    folder.write_state(run, "done", phase="evaluating")
+    (run / "report.html").unlink()
+    before = (run / "metrics.jsonl").read_bytes()
+    assert "report: " in lmexp(tmp_path, "resume", str(run)).stdout
+    assert (run / "report.html").exists()
+    assert (run / "metrics.jsonl").read_bytes() == before
+    assert "the run is done" in lmexp(tmp_path, "resume", str(run), code=2).stderr

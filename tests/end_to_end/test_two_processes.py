@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from tests.end_to_end.command import (
     rows,
     write_corpus,
 )
+from tests.torture.runs import children
 
 STEPS = ("trainer.max_steps=100", "trainer.val_every_n_steps=25", "checkpoint.keep=last", "logger.log_every_n_steps=1")
 
@@ -130,3 +133,32 @@ def test_a_failing_rank_ends_the_run_and_its_error_is_shown(tmp_path: Path) -> N
     run = only_run(tmp_path / "outputs")
     assert json_file(run / "state.json")["state"] == "failed"
     assert "planted on rank one" in (run / "logs" / "rank-1.log").read_text(encoding="utf-8")
+
+
+def test_a_killed_rank_is_named_with_its_signal_and_the_run_goes_on(runs: dict[int, Path], tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    process = subprocess.Popen(
+        command("train", *TINY, *STEPS, "trainer.devices=2"),
+        cwd=tmp_path,
+        env=environment(),
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    while not list(tmp_path.glob("outputs/*/*/logs/rank-1.log")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    run = only_run(tmp_path / "outputs")
+    while len((run / "metrics.jsonl").read_bytes().splitlines() if (run / "metrics.jsonl").exists() else []) < 20:
+        assert process.poll() is None
+        time.sleep(0.002)
+    (torchrun,) = children(process.pid)
+    os.kill(children(torchrun)[1], signal.SIGKILL)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "rank 1 was killed by SIGKILL (signal 9)" in said
+    state = json_file(run / "state.json")
+    assert state["state"] == "failed"
+    assert "rank 1 was killed by SIGKILL (signal 9)" in state["message"]
+    lmexp(tmp_path, "resume", str(run))
+    assert (run / "metrics.jsonl").read_bytes() == (runs[2] / "metrics.jsonl").read_bytes()

@@ -109,12 +109,12 @@ def kill_two(life: Life, random: Random, tally: Counter[str]) -> bool:
     target, fraction, at_once = random.choice(TARGETS), random.random(), random.random() < 0.5
     if not life.sleep_until(life.moment(fraction)):
         return False
-    pids = [life.process.pid, *descendants(life.process.pid)]
-    victim = find(life, target)
+    victim = find(life, "parent" if target == "all" else target)
     if victim is None:
-        target, victim = "all", None
+        return False
+    pids = [life.process.pid, *descendants(life.process.pid)]
     phase = life.phase()
-    for pid in pids if victim is None else [victim]:
+    for pid in pids if target == "all" else [victim]:
         kill(pid)
     if target in ("parent", "all"):
         life.process.wait()
@@ -143,9 +143,12 @@ def kill_two(life: Life, random: Random, tally: Counter[str]) -> bool:
 
 
 def find(life: Life, target: str) -> int | None:
-    """Process id of a target, if it is there already."""
-    torchrun = children(life.process.pid)[:1]
-    workers = children(torchrun[0]) if torchrun else []
-    places = {"parent": [life.process.pid], "torchrun": torchrun, "rank 0": workers[:1], "rank 1": workers[1:2]}
-    found = places.get(target, [])
-    return found[0] if found else None
+    """Process id of a target; waits until there is one, None where the life ends before."""
+    while life.process.poll() is None:
+        torchrun = children(life.process.pid)[:1]
+        workers = children(torchrun[0]) if torchrun else []
+        places = {"parent": [life.process.pid], "torchrun": torchrun, "rank 0": workers[:1], "rank 1": workers[1:2]}
+        if places[target]:
+            return places[target][0]
+        time.sleep(0.002)
+    return None

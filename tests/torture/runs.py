@@ -108,7 +108,7 @@ class Life:
         run = self.run
         typed = command("resume", str(run)) if run is not None else arena.command(variant, root)
         self.was_step = self.last_step() or 0
-        self.was_saved = saved_step(run)
+        self.was_saved, self.was_size = saved_step(run), rows_size(run)
         self.said_path = self.root.with_name(f"{self.root.name}.said")
         kind = subprocess.Popen if cold else warm.Popen
         warm.Popen.held = held and not cold
@@ -156,12 +156,9 @@ class Life:
             return "end" if state.phase == "finished" else "report"
         if state.phase == "evaluating":
             return "evaluation"
-        step = self.last_step() or 0
-        if state.state != "running" or self.age() < 0.05 or (step <= self.was_step and step % INTERVAL):
+        if state.state != "running" or rows_size(run) == self.was_size:
             return "start"
-        if list((run / "checkpoints").glob(".*")):
-            return "saving"
-        return "training" if step != self.was_step else "start or training"
+        return "saving" if list((run / "checkpoints").glob(".*")) else "training"
 
     def moment(self, fraction: float) -> float:
         """Seconds after the start: a fraction of what this life will take."""
@@ -199,6 +196,12 @@ def last_step(run: Path | None) -> int | None:
         return None
     lines = (run / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
     return int(json.loads(lines[-1])["step"]) if lines else None
+
+
+def rows_size(run: Path | None) -> int:
+    """Bytes of metrics.jsonl, which changes from the moment on when a life goes on with the run."""
+    path = None if run is None else run / "metrics.jsonl"
+    return path.stat().st_size if path is not None and path.exists() else 0
 
 
 def saved_step(run: Path | None) -> int:

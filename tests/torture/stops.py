@@ -31,10 +31,10 @@ def _stop(life: Life, random: Random, tally: Counter[str], target: str) -> bool:
     number = random.choice(list(STOP_SIGNALS))
     if not life.sleep_until(life.moment(random.random())):
         return False
-    pids = [life.process.pid, *descendants(life.process.pid)]
     victim = find(life, target)
     if victim is None:
-        target, victim = "parent", life.process.pid
+        return False
+    pids = [life.process.pid, *descendants(life.process.pid)]
     phase = life.phase()
     kill(victim, number)
     sent = time.monotonic()
