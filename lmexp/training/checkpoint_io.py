@@ -79,15 +79,18 @@ class CheckpointWriter(Checkpoint):
         self.before_save = before_save
         self.best_value: float | None = None
         self.best_step: int | None = None
+        self.metrics: dict[str, float] = {}
+        """Last figures of each name; Lightning forgets them when a run is resumed."""
         self._saved_step = -1
         self._seen_step = -1
         self._stop_after_validation: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_value": self.best_value, "best_step": self.best_step}
+        return {"best_value": self.best_value, "best_step": self.best_step, "metrics": dict(self.metrics)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
+        self.metrics = dict(state_dict.get("metrics", {}))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and self.best_step is not None:  # also where no step is left to train
@@ -168,9 +171,9 @@ class CheckpointWriter(Checkpoint):
         step = trainer.global_step
         if self.before_save is not None:
             self.before_save()
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         path = self.root / checkpoints.folder_name(step)
-        trainer.save_checkpoint(path, storage_options=metrics)
+        trainer.save_checkpoint(path, storage_options=dict(self.metrics))
         self._saved_step = step
         if trainer.is_global_zero:
             if step == self.best_step:  # before what BEST names until now may be removed
