@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -56,6 +57,7 @@ def _run_workers(work: Path, run_dir: Path, world_size: int, threads_per_process
     torchrun = [sys.executable, "-m", "lmexp.launch.torchrun", str(os.getpid()), str(exit_codes.absolute())]
     settings = ["--standalone", f"--nproc-per-node={world_size}"]
     packages = [argument for name in plugins.trusted() for argument in ("-p", name)]
+    before = folder.read_state(run_dir)
     with open(logs / "torchrun.log", "ab") as log:
         # In a session of its own: the terminal's Ctrl-C reaches us alone, and we ask the workers to save.
         process = subprocess.Popen(
@@ -68,42 +70,84 @@ def _run_workers(work: Path, run_dir: Path, world_size: int, threads_per_process
             returned = process.wait()
     if returned < 0:  # killed: its workers are on their own
         folder.wait_until_unlocked(run_dir, SAVING_SECONDS)
-    told, codes = _read(failure), _read(exit_codes)
-    deaths = {f"rank {rank}": -code for rank, code in codes.items() if code < 0}
-    if returned < 0:
-        deaths["torchrun"] = -returned
+    ending = Ending(returned=returned, told=_read(failure), codes=_read(exit_codes))
+    asked = STOP_SIGNALS[received[0]] if received else None
     if work == run_dir:
         if folder.read_state(run_dir).phase == "finished":
             return
-        if not told and deaths and set(deaths.values()) <= set(STOP_SIGNALS):  # before a handler was in place
-            told["stopped"] = STOP_SIGNALS[signal.Signals(min(deaths.values()))]
-        _raise_if_stopped(run_dir, told.get("stopped"), received)
-    reasons = [f"{who} was killed by {_name(number)}" for who, number in deaths.items()]
-    if "message" in told and not told.get("stopped"):
-        if told["exit_code"] == UserError.exit_code and not reasons:
-            raise UserError(told["message"])
-        reasons.append(f"rank {told['rank']}: {told['message']}")
-    if reasons:
-        message = "; ".join(reasons)
+        if asked or not ending.was_killed:
+            _raise_if_stopped(run_dir, before, ending.stopped, asked)
+    elif asked or ending.stopped:
+        raise Stopped(asked or ending.stopped or "preempted", None)
+    reason = ending.reason()
+    if ending.is_users_error:
+        raise UserError(reason)
+    if reason:
         state = folder.read_state(run_dir)
         if work == run_dir and state.state != "done":
-            folder.write_state(run_dir, "failed", phase=state.phase, message=message)
-        raise LaunchError(f"{message}\ntracebacks of all ranks: {logs}/")
+            folder.write_state(run_dir, "failed", phase=state.phase, message=reason)
+        raise LaunchError(f"{reason}\ntracebacks of all ranks: {logs}/")
     if returned:
         raise LaunchError(f"torchrun ended with exit code {returned}; see {logs}/torchrun.log")
 
 
-def _raise_if_stopped(run_dir: Path, stopped: str | None, received: list[signal.Signals]) -> None:
+@dataclass(kw_only=True, slots=True)
+class Ending:
+    """How torchrun and its workers ended."""
+
+    returned: int
+    """torchrun's exit code; negative where a signal killed it."""
+    told: dict[str, Any]
+    """What the first worker to leave early said, see runs.ranks.tell_launcher."""
+    codes: dict[str, int]
+    """Rank -> exit code, those that left first before those that torchrun asked to leave; empty where none failed."""
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it began with a rank that was killed: the others leave for want of it, or asked by torchrun."""
+        first = next(iter(self.codes.values()), 0)
+        return first < 0 and -first not in STOP_SIGNALS
+
+    @property
+    def stopped(self) -> str | None:
+        """The state that is wanted where it began with a signal that stopped a process at once."""
+        if self.was_killed:
+            return None
+        if self.told:
+            stopped: str | None = self.told["stopped"]
+            return stopped
+        first = next(iter(self.codes.values()), self.returned)  # died of it, no handler being in place yet
+        return STOP_SIGNALS[signal.Signals(-first)] if -first in STOP_SIGNALS else None
+
+    @property
+    def is_users_error(self) -> bool:
+        """Whether a worker said that the input was wrong."""
+        return bool(self.told) and self.told["exit_code"] == UserError.exit_code and not self.was_killed
+
+    def reason(self) -> str:
+        """What went wrong, as far as it is known."""
+        deaths = {f"rank {rank}": -code for rank, code in self.codes.items() if code < 0}
+        if self.returned < 0:
+            deaths = {"torchrun": -self.returned, **deaths}
+        reasons = [f"{who} was killed by {_name(number)}" for who, number in deaths.items()]
+        if self.is_users_error:
+            return str(self.told["message"])
+        if self.told and not self.told["stopped"]:
+            reasons.append(f"rank {self.told['rank']}: {self.told['message']}")
+        return "; ".join(reasons)
+
+
+def _raise_if_stopped(run_dir: Path, before: folder.State, stopped: str | None, asked: str | None) -> None:
     """Raise Stopped where the workers left because of a signal, to us or to any of them.
 
-    stopped: the state that a worker wanted which left at once, without a checkpoint.
+    before: what state.json said when they were started. stopped: the state that a worker wanted which left at once,
+    without a checkpoint. asked: the state that a signal to us wants; the workers only saw torchrun's SIGTERM.
     """
     state = folder.read_state(run_dir)
-    left = state.state in EXIT_CODES
-    if not left and stopped is None and not (received and state.state in ("running", "done")):
+    left = state.state in EXIT_CODES and state != before
+    if not left and stopped is None and (asked is None or state.state == "failed"):
         return
-    # The workers only saw torchrun's SIGTERM; what we were sent is what was meant.
-    wanted = STOP_SIGNALS[received[0]] if received else state.state if left else stopped or "preempted"
+    wanted = asked or (state.state if left else stopped or "preempted")
     step = state.step if left else None
     message = state.message if left else "stopped where no checkpoint could be written"
     if state.state != "done":  # but for its report
