@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,8 +104,9 @@ def start_and_launch(config: TrainConfig, plain: dict[str, Any], overrides: list
     from lmexp.runs.start import start
 
     run_dir = start(config, plain, overrides, say)
-    say(f"run: {run_dir}")
-    return _launch(run_dir, config)
+    with _telling_how_to_go_on(run_dir):
+        say(f"run: {run_dir}")
+        return _launch(run_dir, config)
 
 
 def resume(path: str | Path, *, allow_changed_data: bool = False) -> Run:
@@ -127,19 +129,20 @@ def resume(path: str | Path, *, allow_changed_data: bool = False) -> Run:
     record = read_record(run_dir)
     check_custom(record.config)
     state = read_state(run_dir)
-    if state.state == "done" and state.phase != "finished":
-        with lock(run_dir, patience=PATIENCE):
-            finish(run_dir, record)
-        return Run(path=run_dir)
-    if state.state == "done":
+    if (state.state, state.phase) == ("done", "finished"):
         raise RunError(f"{path}: the run is done; look at {run_dir}/report.html, or start another one")
     go_to(Path(record.cwd))
-    # What is wrong with the data is said before processes are started.
-    with lock(run_dir, patience=PATIENCE), shown(print) as progress:
-        if allow_changed_data:
-            record = accept_changed_data(run_dir, record, progress)
-        reopen_data(run_dir, record, Ranks(), progress)
-    return _launch(run_dir, record.config)
+    with _telling_how_to_go_on(run_dir):
+        if state.state == "done":
+            with lock(run_dir, patience=PATIENCE):
+                finish(run_dir, record)
+            return Run(path=run_dir)
+        # What is wrong with the data is said before processes are started.
+        with lock(run_dir, patience=PATIENCE), shown(print) as progress:
+            if allow_changed_data:
+                record = accept_changed_data(run_dir, record, progress)
+            reopen_data(run_dir, record, Ranks(), progress)
+        return _launch(run_dir, record.config)
 
 
 def evaluate(run: str | Path, overrides: list[str] | None = None) -> list[Row]:
@@ -167,10 +170,16 @@ def trust(packages: list[str]) -> None:
 def _launch(run_dir: Path, config: TrainConfig) -> Run:
     from lmexp.runs import requests
 
+    config.launcher.launch(run_dir, run_dir, config.trainer.world_size(), requests.work)
+    return Run(path=run_dir)
+
+
+@contextmanager
+def _telling_how_to_go_on(run_dir: Path) -> Iterator[None]:
+    """Print the command that goes on with a run where a signal stops it."""
     try:
-        config.launcher.launch(run_dir, run_dir, config.trainer.world_size(), requests.work)
+        yield
     except (Stopped, KeyboardInterrupt) as stopped:
         packages = "".join(f"-p {name} " for name in plugins.trusted())
         print(f"{str(stopped) or 'stopped'}; go on with: lmexp {packages}resume {run_dir}", flush=True)
         raise
-    return Run(path=run_dir)

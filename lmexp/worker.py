@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 from lmexp.errors import EXIT_CODES, LmexpError, Stopped
+from lmexp.output import outlive_readers
 from lmexp.parent import LAUNCHER_VARIABLE, stop_with_parent
 from lmexp.stopping import StopRequest
 
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     exit_code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

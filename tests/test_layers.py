@@ -26,6 +26,7 @@ LAYERS = (
         "lmexp.plugins",
         "lmexp.redaction",
         "lmexp.stopping",
+        "lmexp.output",
         "lmexp.parent",
     ),
     (),  # every config.py

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from lmexp import __version__
 from lmexp.errors import EXIT_CODES, LmexpError, Stopped
+from lmexp.output import outlive_readers
 from lmexp.stopping import StopRequest
 
 COMMANDS = {
@@ -46,6 +47,7 @@ usage: lmexp [-p PACKAGE]... COMMAND [ARGUMENTS]
 
 def entry() -> NoReturn:
     """The console script."""
+    outlive_readers()
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -116,8 +116,10 @@ class Ending:
         if self.told:
             stopped: str | None = self.told["stopped"]
             return stopped
-        first = next(iter(self.codes.values()), self.returned)  # died of it, no handler being in place yet
-        return STOP_SIGNALS[signal.Signals(-first)] if -first in STOP_SIGNALS else None
+        first = next(iter(self.codes.values()), self.returned)
+        by_code = {code: state for state, code in EXIT_CODES.items()}
+        by_code |= {-number: state for number, state in STOP_SIGNALS.items()}  # before a handler was in place
+        return by_code.get(first)
 
     @property
     def is_users_error(self) -> bool:

@@ -103,6 +103,22 @@ def test_ctrl_c_saves_once_and_the_run_goes_on(runs: dict[int, Path], tmp_path: 
     assert (run / "metrics.jsonl").read_bytes() == (runs[2] / "metrics.jsonl").read_bytes()
 
 
+def test_ctrl_c_saves_though_nobody_reads_what_is_said_any_more(runs: dict[int, Path], tmp_path: Path) -> None:
+    """`lmexp train | tee log`: the Ctrl-C ends tee, too."""
+    write_corpus(tmp_path)
+    typed = ("train", *TINY, *STEPS, "trainer.devices=2", "trainer.val_every_n_steps=1")
+    process = subprocess.Popen(
+        command(*typed), cwd=tmp_path, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    assert "step 15  validation" in next(line for line in process.stdout if "step 15 " in line)
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=90) == 130
+    state = json_file(only_run(tmp_path / "outputs") / "state.json")
+    assert (state["state"], state["step"] >= 15) == ("interrupted", True)
+
+
 def test_a_failing_rank_ends_the_run_and_its_error_is_shown(tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(
         "import os, torch\n"

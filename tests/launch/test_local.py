@@ -23,6 +23,7 @@ STOP = {"rank": 0, "message": "preempted", "exit_code": 1, "stopped": "preempted
         pytest.param(1, STOP, {"0": 130, "1": -9}, "preempted", None, id="another was deaf, and killed by torchrun"),
         pytest.param(1, {}, {"1": -10, "0": 75}, "preempted", None, id="asked before it had a handler"),
         pytest.param(-2, {}, {}, "interrupted", None, id="torchrun was asked before it had a handler"),
+        pytest.param(75, {}, {}, "preempted", None, id="torchrun was asked before it had workers"),
         pytest.param(1, {}, {"1": -9}, None, "rank 1 was killed by SIGKILL (signal 9)", id="killed"),
         pytest.param(
             1,

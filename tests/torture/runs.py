@@ -106,6 +106,7 @@ class Life:
         self.arena, self.variant, self.cold = arena, variant, cold
         self.root = arena.folder / root
         run = self.run
+        self.goes_on = run is not None
         typed = command("resume", str(run)) if run is not None else arena.command(variant, root)
         self.was_step = self.last_step() or 0
         self.was_saved, self.was_size = saved_step(run), rows_size(run)

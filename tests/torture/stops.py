@@ -55,7 +55,9 @@ def _stop(life: Life, random: Random, tally: Counter[str], target: str) -> bool:
         if run is not None:
             state = read_state(run)
             assert state.state in ({75: "preempted", 130: "interrupted"}[code], "created", "done"), (told, state)
-            assert re.search(rf"lmexp .*resume .*{run.name}", life.said()), told
+            said = life.said()
+            if "run: " in said or (life.goes_on and said.strip()):  # else it hadn't begun
+                assert re.search(rf"lmexp .*resume .*{run.name}", said), told
             if phase in ("training", "saving"):
                 assert state.step is None or state.step == saved_step(run) == (last_step(run) or 0), (told, state)
                 assert state.step is not None or state.phase != "training", (told, state)

@@ -83,6 +83,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         held = Popen.held
         sys.stdout.flush()
         sys.stderr.flush()
+        code = 1
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -90,9 +91,12 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
                 if held:
                     os.kill(os.getpid(), signal.SIGSTOP)
                 code = _run(command[2], command[3:])
+            except KeyboardInterrupt:  # https://docs.python.org/3/library/signal.html: Python ends by the signal
+                traceback.print_exc()
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGINT)
             except BaseException:
                 traceback.print_exc()
-                code = 1
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
                 sys.stderr.flush()
