@@ -14,7 +14,7 @@ from pathlib import Path
 from lmexp.errors import EXIT_CODES, LmexpError, Stopped
 from lmexp.output import outlive_readers
 from lmexp.parent import LAUNCHER_VARIABLE, stop_with_parent
-from lmexp.stopping import StopRequest
+from lmexp.stopping import StopRequest, leave_even_if_deaf
 
 
 def main(argv: list[str]) -> int:
@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
 
     try:
         with StopRequest().installed():
+            leave_even_if_deaf(_leave)
             if LAUNCHER_VARIABLE in os.environ:
                 stop_with_parent(int(os.environ[LAUNCHER_VARIABLE]))
             plugins.trust_entry_points()
@@ -50,6 +51,14 @@ def main(argv: list[str]) -> int:
         tell_launcher(error)
         return error.exit_code if isinstance(error, LmexpError) else 1
     return 0
+
+
+def _leave() -> None:
+    """End this process as if its handler had been called."""
+    from lmexp.runs.ranks import tell_launcher
+
+    tell_launcher(Stopped("preempted", None))
+    os._exit(EXIT_CODES["preempted"])
 
 
 if __name__ == "__main__":

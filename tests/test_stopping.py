@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
@@ -65,3 +68,35 @@ def test_a_thread_leaves_the_signals_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_a_process_that_waits_in_foreign_code_leaves_too() -> None:
+    code = """
+import ctypes, os
+from lmexp.stopping import StopRequest, leave_even_if_deaf
+with StopRequest().installed():
+    leave_even_if_deaf(lambda: os._exit(75), seconds=0.2)
+    mutex, libc = ctypes.create_string_buffer(256), ctypes.CDLL(None)
+    libc.pthread_mutex_lock(mutex)
+    print("deaf", flush=True)
+    libc.pthread_mutex_lock(mutex)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "deaf\n"
+    time.sleep(1)  # until it waits
+    process.terminate()
+    assert process.wait(timeout=20) == 75
+    process.stdout.close()
+
+
+def test_a_fork_does_not_save() -> None:
+    stop = StopRequest()
+    with stop.installed():
+        stop.deferred = True
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
+        assert stop.received is None
