@@ -54,7 +54,10 @@ def _stop(life: Life, random: Random, tally: Counter[str], target: str) -> bool:
         assert code in wanted, told
         if run is not None:
             state = read_state(run)
-            assert state.state in ({75: "preempted", 130: "interrupted"}[code], "created", "done"), (told, state)
+            allowed = {{75: "preempted", 130: "interrupted"}[code], "done"}
+            if phase == "start":  # the state is still the one before
+                allowed |= {"created", "preempted", "interrupted"}
+            assert state.state in allowed, (told, state)
             said = life.said()
             if "run: " in said or (life.goes_on and said.strip()):  # else it hadn't begun
                 assert re.search(rf"lmexp .*resume .*{run.name}", said), told
