@@ -24,7 +24,7 @@ from lmexp.runs.ranks import Ranks
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.training import checkpoints
 from lmexp.training.config import HardwareConfig
-from lmexp.training.devices import accelerator
+from lmexp.training.devices import accelerator, set_determinism
 
 if TYPE_CHECKING:
     from lmexp.config.schema import EvaluateConfig, TrainConfig
@@ -57,6 +57,7 @@ def evaluate_after_training(
 def evaluate_request(run_dir: Path, config: EvaluateConfig, ranks: Ranks, say: Say, *, name: str) -> list[Row]:
     """What `lmexp evaluate` asks for; rows go to evaluation/<name>.json, the run's own summary stays."""
     record = read_record(run_dir)
+    set_determinism(config.trainer.deterministic)
     device = choose_device(config.trainer, ranks)
     loaded = load(run_dir, weights=config.weights, device=device)
     cache = reopen_data(run_dir, record, ranks, Lines(say))

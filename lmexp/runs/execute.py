@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lmexp import __version__
 from lmexp.config.freeze import RunRecord, read_record
 from lmexp.errors import Stopped
-from lmexp.paths import CHECKPOINTS_DIR, CONFIG_YAML, LOGS_DIR, RECEIPT_JSON, STATE_JSON
+from lmexp.paths import CHECKPOINTS_DIR, CONFIG_YAML, LOGS_DIR, LOSSES_F64, RECEIPT_JSON, STATE_JSON
 from lmexp.runs import folder
 from lmexp.runs.data import describe as describe_data
 from lmexp.runs.data import reopen_data
@@ -56,9 +56,14 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
         if ranks.is_first:
             print(message, flush=True)
 
+    from lmexp.tracking.losses import losses_digest
+    from lmexp.tracking.receipt import add_losses
+    from lmexp.training.devices import set_determinism
+
     phase = before.phase
     _write_state(run_dir, ranks, "running", phase=phase)
     cache = reopen_data(run_dir, record, ranks, Lines(note))
+    set_determinism(record.config.trainer.deterministic)
     tracker = _start_tracking(run_dir, record, cache, ranks, say)
     exit_code = 1
     try:
@@ -77,6 +82,8 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
             )
             ranks.barrier()
             _leave_if_asked(stop)
+            if ranks.is_first:
+                add_losses(run_dir / RECEIPT_JSON, losses_digest(run_dir / LOSSES_F64))
             _write_state(run_dir, ranks, "running", phase="evaluating")
         from lmexp.runs.evaluate import evaluate_after_training
 
@@ -104,7 +111,7 @@ def finish(run_dir: Path, record: RunRecord) -> None:
 
     folder.remove_unfinished(run_dir)
     print(f"report: {_shown(write_report(run_dir))}", flush=True)
-    keep_at_end(run_dir / CHECKPOINTS_DIR, record.config.checkpoint.keep)
+    keep_at_end(run_dir / CHECKPOINTS_DIR, record.config.checkpoint)
     folder.write_state(run_dir, "done", phase="finished")
 
 
@@ -123,14 +130,15 @@ def _start_tracking(
         return None
     import yaml
 
-    from lmexp.tracking.receipt import receipt, write_receipt
+    from lmexp.tracking.receipt import going_on, read_receipt, receipt, write_receipt
     from lmexp.tracking.tracker import cut_back_run
     from lmexp.training import checkpoints
 
     root = run_dir / CHECKPOINTS_DIR
     folder.remove_unfinished(run_dir)
     resumed = checkpoints.latest(root, warn=say)
-    cut_back_run(run_dir, None if resumed is None else checkpoints.read_manifest(resumed).step)
+    step = None if resumed is None else checkpoints.read_manifest(resumed).step
+    cut_back_run(run_dir, step)
     facts: dict[str, Any] = {
         "run_id": record.run_id,
         "lmexp": __version__,
@@ -139,7 +147,8 @@ def _start_tracking(
         "exact_data_order": cache is not None or "not guaranteed: the data module is the user's",
         "deterministic": record.config.trainer.deterministic,
     }
-    write_receipt(run_dir / RECEIPT_JSON, receipt(facts, folder=Path(record.cwd)))
+    path, now = run_dir / RECEIPT_JSON, receipt(facts, folder=Path(record.cwd))
+    write_receipt(path, now if step is None else going_on(read_receipt(path), now, step=step))
     plain = yaml.safe_load((run_dir / CONFIG_YAML).read_text(encoding="utf-8"))
     tracker: Tracker = record.config.logger.build(run_dir, run_id=record.wandb_id, name=record.name, run_config=plain)
     ranks.barrier()

@@ -41,10 +41,8 @@ class Task(pl.LightningModule):
         self.gradient_clip_val = gradient_clip_val
         self.grad_norm: Tensor | None = None
         """Norm of the last step's gradient before clipping."""
-        self.train_nats = torch.zeros((), dtype=torch.float64)
-        """Sum of the loss of this process since take_train_sums()."""
-        self.train_targets = 0
-        """Number of targets in that sum."""
+        self.step_nats = torch.zeros((), dtype=torch.float64)
+        """Sum of the loss of this process over the targets of the running optimizer step."""
 
     @abstractmethod
     def nats(self, batch: Batch) -> tuple[Tensor, int]:
@@ -58,19 +56,16 @@ class Task(pl.LightningModule):
         return found
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        nats, n_targets = self.nats(batch)
-        self.train_nats += nats.detach()
-        self.train_targets += n_targets
+        nats, _ = self.nats(batch)
+        self.step_nats += nats.detach()
         # Lightning divides by the micro-batches and DDP by the processes: give both back, divide once by all targets.
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         return nats * (parts / batch.n_step_targets)
 
-    def take_train_sums(self) -> tuple[float, int]:
-        """Nats and targets of this process since the last call."""
-        sums = float(self.train_nats), self.train_targets
-        self.train_nats.zero_()
-        self.train_targets = 0
-        return sums
+    def take_step_nats(self) -> Tensor:
+        """step_nats of the optimizer step that is done, on the device; the next one's begin at 0."""
+        taken, self.step_nats = self.step_nats, torch.zeros_like(self.step_nats)
+        return taken
 
     def learning_rate(self) -> float:
         """The learning rate of the last optimizer step."""
@@ -95,7 +90,7 @@ class Task(pl.LightningModule):
         self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
 
     def on_train_start(self) -> None:
-        self.train_nats = self.train_nats.to(self.device)
+        self.step_nats = self.step_nats.to(self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if isinstance(self.scheduler_config, CustomSchedulerConfig):

@@ -1,7 +1,9 @@
 """receipt.json: what a run ran on: code with uncommitted changes, packages, machine, determinism.
 
-Format "lmexp.receipt", version 1. It holds neither argv nor the environment, and known secrets are
-redacted from the patch. What is missing here (no git, no GPU, no Linux /proc) is null.
+Format "lmexp.receipt", version 2. It holds neither argv nor the environment, and known secrets are
+redacted from the patch. What is missing here (no git, no GPU, no Linux /proc) is null. `losses` is the digest of
+losses.f64, of the loss of every step, once training is done. A run that went on, maybe elsewhere, has an entry in
+`earlier` for each time before: its last step that counts, and what was other than the time after.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ from lmexp.paths import PACKAGE_DIR
 from lmexp.redaction import redact
 
 FORMAT = "lmexp.receipt"
-VERSION = 1
+VERSION = 2
 MOST_PATCH_BYTES = 1_000_000
 MOST_UNTRACKED = 200
 GIT_SECONDS = 20.0
+_OF_THE_RUN = {"format", "version", "created", "earlier", "losses"}
 
 
 def receipt(extra: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> dict[str, Any]:
@@ -53,8 +56,23 @@ def receipt(extra: Mapping[str, Any] | None = None, *, folder: Path | None = Non
         "cpu": cpu(),
         "memory_bytes": _memory_bytes(),
         **_torch_facts(),
+        **(extra or {}),
+        "earlier": [],
+        "losses": None,
     }
-    return redact({**body, **(extra or {})})
+    return redact(body)
+
+
+def going_on(before: Mapping[str, Any], now: Mapping[str, Any], *, step: int) -> dict[str, Any]:
+    """The receipt of now for a run that goes on from a step, with what the receipt before says of the steps before."""
+    others = {key: value for key, value in before.items() if key not in _OF_THE_RUN and now.get(key) != value}
+    earlier = {"created": before["created"], "until_step": step, "others": others}
+    return {**now, "earlier": [*before["earlier"], earlier]}
+
+
+def add_losses(path: Path, digest: Mapping[str, Any] | None) -> None:
+    """Note in receipt.json the digest of the losses of a training that is done."""
+    write_receipt(path, read_receipt(path) | {"losses": digest})
 
 
 def write_receipt(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,12 +7,13 @@ one warning says so, and training goes on without it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from lmexp.paths import DISCARDED_JSONL, METRICS_JSONL, TIMINGS_JSONL
+from lmexp.paths import DISCARDED_JSONL, LOSSES_F64, METRICS_JSONL, TIMINGS_JSONL
 from lmexp.redaction import redact_text
+from lmexp.tracking.losses import LossFile, cut_back_losses
 from lmexp.tracking.rows import Number, RowFile, cut_back
 
 log = logging.getLogger(__name__)
@@ -32,11 +33,12 @@ class Mirror(Protocol):
 
 
 class Tracker:
-    """Appends to metrics.jsonl and timings.jsonl and tells the mirror; for one process of a run."""
+    """Appends to metrics.jsonl, timings.jsonl and losses.f64 and tells the mirror; for one process of a run."""
 
     def __init__(self, folder: Path, mirror: Mirror | None = None) -> None:
         self._metrics = RowFile(folder / METRICS_JSONL)
         self._timings = RowFile(folder / TIMINGS_JSONL)
+        self._losses = LossFile(folder / LOSSES_F64)
         self._mirror = mirror
         self._mirror_works = mirror is not None
 
@@ -50,6 +52,10 @@ class Tracker:
         self._timings.append(step, values)
         self._tell_mirror(lambda mirror: mirror.row(step, values))
 
+    def losses(self, first_step: int, losses: Sequence[float]) -> None:
+        """Keep the loss of each of some steps one after another, in nats per target; the mirror doesn't show them."""
+        self._losses.append(first_step, losses)
+
     def summary(self, values: Mapping[str, Number | str]) -> None:
         """Show figures of the whole run in the mirror. Keep them in a file of your own: no row holds them."""
         self._tell_mirror(lambda mirror: mirror.summary(values))
@@ -58,12 +64,14 @@ class Tracker:
         """Return when all rows so far would survive a power cut; call it before publishing a checkpoint."""
         self._metrics.sync()
         self._timings.sync()
+        self._losses.sync()
 
     def close(self, exit_code: int = 0) -> None:
         """End the mirror within its deadline and close the files; a second time does nothing."""
         mirror, self._mirror = self._mirror, None
         self._metrics.close()
         self._timings.close()
+        self._losses.close()
         if mirror is not None:
             try:
                 mirror.close(exit_code)
@@ -91,7 +99,8 @@ def start_mirror(make: Callable[[], Mirror]) -> Mirror | None:
 
 
 def cut_back_run(folder: Path, step: int | None) -> int:
-    """Cut both files of rows back to a step (None: to nothing) before a run goes on from there; lines cut."""
+    """Cut rows and losses back to a step (None: to nothing) before a run goes on from there; lines cut."""
+    cut_back_losses(folder / LOSSES_F64, step)
     discarded = folder / DISCARDED_JSONL
     return sum(cut_back(folder / name, step, discarded) for name in (METRICS_JSONL, TIMINGS_JSONL))
 

@@ -1,14 +1,22 @@
-"""Checkpoints inside Lightning: how they are written and read, when, and which of them stay."""
+"""Checkpoints inside Lightning: how they are written and read, when, and which of them stay.
+
+A checkpoint is written in a thread, from the very tensors that are being trained: until the next optimizer step nothing
+changes them, and that step waits for the thread. So saving takes no memory and, where a step takes longer than writing,
+no time; and a kill never costs more than checkpoint.every_n_steps.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
-import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import CheckpointIO
 
@@ -19,24 +27,66 @@ from lmexp.training import checkpoints
 from lmexp.training.config import CheckpointConfig
 from lmexp.training.signals import agreed
 
+log = logging.getLogger(__name__)
+
 FINGERPRINT = "data_fingerprint"
 """Key of a checkpoint's state: of the token cache that it was trained on; None for the user's own data."""
 
 
+@dataclass(kw_only=True, slots=True)
+class SaveRequest:
+    """What saving needs to know besides Lightning's checkpoint dict: its `storage_options`."""
+
+    metrics: dict[str, float]
+    """For the manifest."""
+    constant: frozenset[int]
+    """data_ptr of the weights that nothing changes before wait(); others are copied at once."""
+    background: bool
+    """Whether save_checkpoint may return before the checkpoint is on disk."""
+    before: Callable[[], None]
+    """Called first, in the thread."""
+    after: Callable[[], None]
+    """Called when LATEST names the checkpoint, in the thread."""
+
+
 class FolderCheckpointIO(CheckpointIO):
-    """Lightning's checkpoint dict as a folder of lmexp.training.checkpoints.
+    """Lightning's checkpoint dict as a folder of lmexp.training.checkpoints, written in a thread.
 
     data_fingerprints: of the data that the run has used, the present one last; others are refused when loading.
     """
 
     def __init__(self, data_fingerprints: Sequence[str] = ()) -> None:
         self.data_fingerprints = data_fingerprints
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        weights = checkpoint.pop("state_dict")
+        self.wait()
+        request: SaveRequest = storage_options
+        weights = {
+            name: tensor if tensor.data_ptr() in request.constant else tensor.clone()
+            for name, tensor in checkpoint.pop("state_dict").items()
+        }
         checkpoint[FINGERPRINT] = self.data_fingerprints[-1] if self.data_fingerprints else None
-        metrics: dict[str, float] = storage_options or {}
-        checkpoints.write(Path(path).parent, checkpoint["global_step"], weights, plain(checkpoint), metrics)
+        state = plain(checkpoint)
+
+        def work() -> None:
+            request.before()
+            checkpoints.write(Path(path).parent, state["global_step"], weights, state, request.metrics)
+            request.after()
+
+        self._pending = self._thread.submit(work)
+        if not request.background:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when the last checkpoint is on disk and LATEST names it; raise what kept it from getting there."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def teardown(self) -> None:
+        self._thread.shutdown()
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         folder = Path(path)
@@ -53,7 +103,7 @@ class FolderCheckpointIO(CheckpointIO):
         return state | {"state_dict": weights}
 
     def remove_checkpoint(self, path: Any) -> None:
-        remove(Path(path))
+        checkpoints.remove(Path(path))
 
 
 class CheckpointWriter(Checkpoint):
@@ -67,15 +117,22 @@ class CheckpointWriter(Checkpoint):
         root: Path,
         config: CheckpointConfig,
         *,
+        io: FolderCheckpointIO,
         total_steps: int | None,
         stop: StopRequest,
-        before_save: Callable[[], None] | None = None,
+        background: bool,
+        before_save: Callable[[], None] = lambda: None,
     ) -> None:
-        """before_save makes durable what must not be younger than the checkpoint: the rows logged so far."""
+        """background: nothing but the optimizer's step changes weights, so they may be written meanwhile.
+
+        before_save makes durable what must not be younger than the checkpoint: the rows logged so far.
+        """
         self.root = root
         self.config = config
+        self.io = io
         self.total_steps = total_steps
         self.stop = stop
+        self.background = background
         self.before_save = before_save
         self.best_value: float | None = None
         self.best_step: int | None = None
@@ -113,7 +170,10 @@ class CheckpointWriter(Checkpoint):
         if stopping is not None or self._due(step):
             self._save(trainer)
         if stopping is not None:
-            raise Stopped(stopping, step)
+            self._stop(stopping, step)
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self.io.wait()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.fit_loop.epoch_loop.val_loop or trainer.state.fn != "fit":
@@ -121,20 +181,29 @@ class CheckpointWriter(Checkpoint):
         step = trainer.global_step
         improved = self._improved(trainer)
         if improved or self._due(step) or self._stop_after_validation is not None:
-            self._save(trainer)
+            self._save(trainer, best=improved)
         if self._stop_after_validation is not None:
-            raise Stopped(self._stop_after_validation, step)
+            self._stop(self._stop_after_validation, step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._saved_step != trainer.global_step:
             self._save(trainer)
+        self.io.wait()
         stopping = agreed(self.stop, trainer)  # since the last step
         if stopping is not None:
             raise Stopped(stopping, trainer.global_step)
         self.stop.deferred = False
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        try:
+            self.io.wait()
+        except Exception:  # what ends the run is the other one
+            log.exception("the last checkpoint could not be written")
         self.stop.deferred = False
+
+    def _stop(self, state: str, step: int) -> None:
+        self.io.wait()
+        raise Stopped(state, step)
 
     def _due(self, step: int) -> bool:
         return step % self.config.every_n_steps == 0 or step == self.total_steps
@@ -167,19 +236,25 @@ class CheckpointWriter(Checkpoint):
             self.best_value, self.best_step = value, trainer.global_step
         return better
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def _save(self, trainer: pl.Trainer, *, best: bool = False) -> None:
         step = trainer.global_step
-        if self.before_save is not None:
-            self.before_save()
-        self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-        path = self.root / checkpoints.folder_name(step)
-        trainer.save_checkpoint(path, storage_options=dict(self.metrics))
-        self._saved_step = step
-        if trainer.is_global_zero:
-            if step == self.best_step:  # before what BEST names until now may be removed
+
+        def published() -> None:
+            if best:  # before what BEST names until now may be removed
                 self._point_to_best()
             if self.config.keep != "all":
                 self._remove_old(step)
+
+        self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        request = SaveRequest(
+            metrics=dict(self.metrics),
+            constant=frozenset(parameter.data_ptr() for parameter in trainer.lightning_module.parameters()),
+            background=self.background,
+            before=self.before_save,
+            after=published,
+        )
+        trainer.save_checkpoint(self.root / checkpoints.folder_name(step), storage_options=request)
+        self._saved_step = step
 
     def _point_to_best(self) -> None:
         assert self.best_step is not None
@@ -187,47 +262,52 @@ class CheckpointWriter(Checkpoint):
             write_atomically(self.root / checkpoints.BEST, checkpoints.folder_name(self.best_step) + "\n")
 
     def _remove_old(self, step: int) -> None:
-        """Keep the newest up to this step, and the best. Later ones are damaged: the run went on from before them."""
+        """Keep the newest up to this step, the best, and every n-th.
+
+        Later ones are damaged: the run went on from before them.
+        """
         until_now = [p.name for p in checkpoints.steps(self.root) if p.name <= checkpoints.folder_name(step)]
         newest = set(until_now[-self.config.keep_last :])
         best = {checkpoints.folder_name(self.best_step)} if self.best_step is not None else set()
         for folder in checkpoints.steps(self.root):
-            if folder.name not in newest | best:
-                remove(folder)
+            if folder.name in newest | best or (folder.name in until_now and kept_for_good(folder, self.config)):
+                continue
+            checkpoints.remove(folder)
 
 
-def keep_at_end(root: Path, keep: str) -> None:
-    """Apply `checkpoint.keep` to a run that is done."""
-    if keep == "all":
+def keep_at_end(root: Path, config: CheckpointConfig) -> None:
+    """Apply `checkpoint.keep` and `checkpoint.keep_every_n_steps` to a run that is done."""
+    if config.keep == "all":
         return
     pointers = {name: root / name for name in (checkpoints.LATEST, checkpoints.BEST)}
-    wanted = {"best": (checkpoints.LATEST, checkpoints.BEST), "last": (checkpoints.LATEST,), "none": ()}[keep]
+    wanted = {"best": (checkpoints.LATEST, checkpoints.BEST), "last": (checkpoints.LATEST,), "none": ()}[config.keep]
     kept = {pointers[name].read_text(encoding="utf-8").strip() for name in wanted if pointers[name].exists()}
     for name, pointer in pointers.items():
         if name not in wanted:
             pointer.unlink(missing_ok=True)
     for folder in checkpoints.steps(root):
-        if folder.name not in kept:
-            remove(folder)
+        if folder.name not in kept and not kept_for_good(folder, config):
+            checkpoints.remove(folder)
 
 
-def remove(folder: Path) -> None:
-    """Delete a checkpoint in such a way that no half of it is ever taken for a whole."""
-    doomed = folder.with_name(f".{folder.name}.removed.tmp")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
+def kept_for_good(folder: Path, config: CheckpointConfig) -> bool:
+    """Whether `checkpoint.keep_every_n_steps` keeps a step's folder."""
+    every = config.keep_every_n_steps
+    return every is not None and checkpoints.step_of(folder) % every == 0
 
 
 def plain(value: Any) -> Any:
-    """Nested dicts, lists and tuples of plain types and tensors; CheckpointError names what isn't."""
+    """Nested dicts, lists and tuples of plain types and tensors; CheckpointError names what isn't.
+
+    Containers are copies; tensors are too, but for the optimizers' (they only change in an optimizer step).
+    """
     return _plain(value, "checkpoint")
 
 
 def _plain(value: Any, where: str) -> Any:
-    import torch
-
-    if value is None or isinstance(value, bool | int | float | str | bytes | torch.Tensor):
+    if isinstance(value, torch.Tensor):
+        return value if where.startswith("checkpoint.optimizer_states") else value.clone()
+    if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
     if isinstance(value, dict):
         return {_key(k, where): _plain(v, f"{where}.{k}") for k, v in value.items()}

@@ -81,13 +81,26 @@ def write(root: Path, step: int, weights: dict[str, Tensor], state: dict[str, An
         }
         write_atomically(building / MANIFEST, json.dumps(body, indent=2, allow_nan=True) + "\n")
         if target.exists():  # the same step saved again after a resume: same content
-            shutil.rmtree(target)
+            remove(target)
         os.rename(building, target)
         sync_folder(root)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     write_atomically(root / LATEST, target.name + "\n")
     return target
+
+
+def step_of(folder: Path) -> int:
+    """The step in the name of a step's folder."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint in such a way that no half of it is ever taken for a whole."""
+    doomed = folder.with_name(f".{folder.name}.removed.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -104,6 +104,8 @@ class CheckpointConfig:
     """Optimizer steps between checkpoints; a kill loses at most these. The last step always gets one."""
     keep_last: int = 1
     """Newest checkpoints kept while training goes on."""
+    keep_every_n_steps: int | None = None
+    """Keep the checkpoints of these optimizer steps for good, a multiple of every_n_steps; null keeps none of them."""
     keep: str = "best"
     """What stays when the run is done, besides the last: best, last, all or none (none removes the last too)."""
     monitor: str = "validation/loss"
@@ -114,6 +116,13 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         at_least("checkpoint.every_n_steps", self.every_n_steps, 1)
         at_least("checkpoint.keep_last", self.keep_last, 1)
+        at_least("checkpoint.keep_every_n_steps", self.keep_every_n_steps, 1)
+        if self.keep_every_n_steps is not None and self.keep_every_n_steps % self.every_n_steps:
+            nearest = max(1, round(self.keep_every_n_steps / self.every_n_steps)) * self.every_n_steps
+            raise ConfigError(
+                f"checkpoint.keep_every_n_steps ({self.keep_every_n_steps}) must be a multiple of "
+                f"checkpoint.every_n_steps ({self.every_n_steps}); try checkpoint.keep_every_n_steps={nearest}"
+            )
         one_of("checkpoint.keep", self.keep, KEEP)
         one_of("checkpoint.mode", self.mode, MODES)
 

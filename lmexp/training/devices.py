@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from lmexp.errors import ConfigError
@@ -11,6 +13,19 @@ from lmexp.training.config import HardwareConfig
 def accelerator(wanted: str) -> str:
     """cuda or cpu; auto is CUDA where there is a device."""
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def set_determinism(wanted: bool) -> None:
+    """Let torch use only operations that give the same bits each time (trainer.deterministic), or any.
+
+    Call it before the first CUDA call: cuBLAS reads its part from the environment then.
+    """
+    torch.use_deterministic_algorithms(wanted)
+    # Deterministic mode fills all new memory with NaN, which helps to find bugs and costs time in every step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if wanted:
+        torch.backends.cudnn.benchmark = False
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def check_devices(settings: HardwareConfig) -> None:

@@ -1,4 +1,4 @@
-"""What training tells: metrics (the same each time) and timings, read from the device at log points only."""
+"""What training tells: metrics and losses (the same each time) and timings, read from the device at log points only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from lmexp.data.batch import Batch
 from lmexp.errors import LmexpError
@@ -43,6 +44,7 @@ class StepLog(pl.Callback):
         self._since = 0.0
         self._paused = 0.0
         self._validation_started = 0.0
+        self._steps: list[tuple[Tensor, int]] = []
         self._carried = (0.0, 0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -58,7 +60,7 @@ class StepLog(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if isinstance(pl_module, Task):
-            self._collect(trainer, pl_module)
+            self._collect(trainer)
             checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,6 +78,8 @@ class StepLog(pl.Callback):
         self._seen_step = step
         if isinstance(batch, Batch):  # the user's own data may be anything
             self._tokens += batch.n_step_targets
+            if isinstance(pl_module, Task):
+                self._steps.append((pl_module.take_step_nats(), batch.n_step_targets))
         if step % self.every == 0 or step == self.total_steps:
             metrics = self._metrics(trainer, pl_module) if isinstance(pl_module, Task) else {}
             timings = self._timings(step)
@@ -102,17 +106,24 @@ class StepLog(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.progress.stop()
 
-    def _collect(self, trainer: pl.Trainer, task: Task) -> None:
-        """Add the sums of all processes since the last call to those carried along."""
-        nats, targets = task.take_train_sums()
+    def _collect(self, trainer: pl.Trainer) -> None:
+        """Keep the loss of each step since the last call, and add it to the sums that are carried along."""
+        if not self._steps:
+            return
+        nats = torch.stack([nats for nats, _ in self._steps])  # (steps,)
         if trainer.world_size > 1:
-            both = torch.tensor([nats, float(targets)], dtype=torch.float64, device=task.device)
-            torch.distributed.all_reduce(both)
-            nats, targets = float(both[0]), int(both[1])
-        self._carried = (self._carried[0] + nats, self._carried[1] + targets)
+            torch.distributed.all_reduce(nats)
+        targets = [n_targets for _, n_targets in self._steps]
+        self._steps = []
+        losses = []
+        for step_nats, n_targets in zip(nats.tolist(), targets, strict=True):  # one by one: however often we collect
+            self._carried = (self._carried[0] + step_nats, self._carried[1] + n_targets)
+            losses.append(step_nats / n_targets)
+        if self.tracker is not None:
+            self.tracker.losses(trainer.global_step - len(losses) + 1, losses)
 
     def _metrics(self, trainer: pl.Trainer, task: Task) -> dict[str, float]:
-        self._collect(trainer, task)
+        self._collect(trainer)
         nats, targets = self._carried
         self._carried = (0.0, 0)
         loss = nats / targets

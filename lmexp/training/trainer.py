@@ -113,8 +113,6 @@ def fit(
 ) -> None:
     """Train from the newest checkpoint, or from the start, to the end. Raises Stopped when a signal ended it."""
     quieten_lightning()
-    # Deterministic mode fills all new memory with NaN, which helps to find bugs and costs time in every step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     root = run_dir / CHECKPOINTS_DIR
     parts = build(config, cache)
     resumed = checkpoints.latest(root, warn=say)
@@ -159,9 +157,11 @@ def _trainer(
         CheckpointWriter(
             run_dir / CHECKPOINTS_DIR,
             config.checkpoint,
+            io=checkpoint_io,
             total_steps=total_steps,
             stop=stop,
-            before_save=tracker.sync if tracker is not None else None,
+            background=not custom and not any(c.kind == "custom" for c in config.callbacks.values()),
+            before_save=tracker.sync if tracker is not None else lambda: None,
         ),
     ]
     logger = TrackerLogger(tracker, run_dir)

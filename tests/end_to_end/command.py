@@ -123,7 +123,9 @@ def same_result(a: Path, b: Path) -> None:
         assert [(root / pointer).exists() and (root / pointer).read_bytes() for root in roots[:1]] == [
             (root / pointer).exists() and (root / pointer).read_bytes() for root in roots[1:]
         ], pointer
-    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+    for name in ("metrics.jsonl", "losses.f64"):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    assert json_file(a / "receipt.json")["losses"] == json_file(b / "receipt.json")["losses"]
     for name in ("summary.json", "generated.json"):
         first, second = (json_file(run / "evaluation" / name) for run in (a, b))
         assert first == second, name

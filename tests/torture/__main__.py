@@ -56,7 +56,7 @@ LINES = {
     "kills-two": Line(told="kill -9 at random moments, two processes", variants=("two",), hits=5, short=2, long=40),
     "saves": Line(
         told="kill -9 at a system call that writes",
-        variants=("plain", "accumulation", "bf16"),
+        variants=("accumulation", "bf16"),
         hits=6,
         short=10,
         long=167,

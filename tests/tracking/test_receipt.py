@@ -9,7 +9,16 @@ import torch
 from lmexp.errors import RunError
 from lmexp.redaction import REDACTED
 from lmexp.tracking import receipt as receipts
-from lmexp.tracking.receipt import gpu_driver, packages, read_receipt, receipt, repository, write_receipt
+from lmexp.tracking.receipt import (
+    add_losses,
+    going_on,
+    gpu_driver,
+    packages,
+    read_receipt,
+    receipt,
+    repository,
+    write_receipt,
+)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -125,7 +134,7 @@ def test_packages_are_sorted_and_unique() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "damaged"), ('{"format": "lmexp.receipt", "version": 2}', "version 2"), ("[]", "expected format")],
+    [("{", "damaged"), ('{"format": "lmexp.receipt", "version": 3}', "version 3"), ("[]", "expected format")],
 )
 def test_an_unknown_or_damaged_receipt_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "receipt.json"
@@ -134,3 +143,26 @@ def test_an_unknown_or_damaged_receipt_is_refused(tmp_path: Path, text: str, mes
     path.write_text(text)
     with pytest.raises(RunError, match=message):
         read_receipt(path)
+
+
+def test_a_run_that_goes_on_elsewhere_keeps_what_was_other_before(tmp_path: Path) -> None:
+    path = tmp_path / "receipt.json"
+    first = receipt({"run_id": "a"}, folder=tmp_path)
+    write_receipt(path, first)
+    assert (first["earlier"], first["losses"]) == ([], None)
+    second = going_on(read_receipt(path), first | {"host": "elsewhere", "created": "later"}, step=40)
+    write_receipt(path, second)
+    third = going_on(read_receipt(path), second | {"cpu": None, "created": "last"}, step=90)
+    assert third["host"] == "elsewhere"
+    assert third["earlier"] == [
+        {"created": first["created"], "until_step": 40, "others": {"host": first["host"]}},
+        {"created": "later", "until_step": 90, "others": {"cpu": first["cpu"]}},
+    ]
+
+
+def test_the_digest_of_the_losses_is_added_when_training_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "receipt.json"
+    write_receipt(path, receipt(folder=tmp_path))
+    before = read_receipt(path)
+    add_losses(path, {"n_steps": 3, "sha256": "ab"})
+    assert read_receipt(path) == before | {"losses": {"n_steps": 3, "sha256": "ab"}}

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from lmexp.errors import CheckpointError
+from lmexp.errors import CheckpointError, ConfigError
 from lmexp.runs.folder import remove_unfinished
 from lmexp.stopping import StopRequest
 from lmexp.training import checkpoints
-from lmexp.training.checkpoint_io import CheckpointWriter, keep_at_end, plain
+from lmexp.training.checkpoint_io import CheckpointWriter, FolderCheckpointIO, keep_at_end, plain
 from lmexp.training.config import CheckpointConfig
 
 WEIGHTS = {"model.a": torch.arange(6.0).view(2, 3), "model.b": torch.ones(4)}
@@ -145,10 +145,29 @@ def test_keep_decides_what_stays(tmp_path: Path, keep: str, left: set[int]) -> N
     for step in (1, 2, 3):
         save(tmp_path, step)
     (tmp_path / checkpoints.BEST).write_text(checkpoints.folder_name(2) + "\n")
-    keep_at_end(tmp_path, keep)
+    keep_at_end(tmp_path, CheckpointConfig(keep=keep))
     assert {path.name for path in checkpoints.steps(tmp_path)} == {checkpoints.folder_name(step) for step in left}
     if keep == "best":
         assert checkpoints.find(tmp_path, "best").name == checkpoints.folder_name(2)
+
+
+def make_writer(root: Path, **settings: Any) -> CheckpointWriter:
+    """The callback of a run of nine steps."""
+    config = CheckpointConfig(every_n_steps=1, **settings)
+    return CheckpointWriter(root, config, io=FolderCheckpointIO(), total_steps=9, stop=StopRequest(), background=True)
+
+
+def test_every_nth_checkpoint_is_kept_for_good(tmp_path: Path) -> None:
+    writer = make_writer(tmp_path, keep_every_n_steps=3)
+    for step in range(1, 9):
+        save(tmp_path, step)
+        writer._remove_old(step)
+    (tmp_path / checkpoints.BEST).write_text(checkpoints.folder_name(8) + "\n")
+    assert [checkpoints.step_of(folder) for folder in checkpoints.steps(tmp_path)] == [3, 6, 8]
+    keep_at_end(tmp_path, writer.config)
+    assert [checkpoints.step_of(folder) for folder in checkpoints.steps(tmp_path)] == [3, 6, 8]
+    with pytest.raises(ConfigError, match=r"multiple of checkpoint\.every_n_steps \(4\); try .*=8"):
+        CheckpointConfig(every_n_steps=4, keep_every_n_steps=9)
 
 
 def test_a_damaged_later_checkpoint_does_not_push_out_the_one_just_saved(tmp_path: Path) -> None:
@@ -156,14 +175,13 @@ def test_a_damaged_later_checkpoint_does_not_push_out_the_one_just_saved(tmp_pat
         save(tmp_path, step)
     (tmp_path / checkpoints.folder_name(4) / checkpoints.MODEL).write_bytes(b"damaged")
     just_saved = save(tmp_path, 3)
-    writer = CheckpointWriter(tmp_path, CheckpointConfig(keep_last=1), total_steps=9, stop=StopRequest())
-    writer._remove_old(3)
+    make_writer(tmp_path, keep_last=1)._remove_old(3)
     assert checkpoints.steps(tmp_path) == [just_saved]
     assert checkpoints.latest(tmp_path) == just_saved
 
 
 def test_a_monitor_that_is_nan_is_never_the_best(tmp_path: Path) -> None:
-    writer = CheckpointWriter(tmp_path, CheckpointConfig(), total_steps=9, stop=StopRequest())
+    writer = make_writer(tmp_path)
     improved = []
     for step, value in enumerate((float("nan"), 2.0, float("nan"), 1.0, 3.0)):
         trainer: Any = SimpleNamespace(callback_metrics={"validation/loss": torch.tensor(value)}, global_step=step)

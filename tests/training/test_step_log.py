@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -10,63 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lmexp.api import compose
 from lmexp.config.schema import TrainConfig
 from lmexp.data.config import WINDOWS
 from lmexp.errors import ConfigError
 from lmexp.training import trainer
-from tests.evaluation.tiny import VOCAB, make_cache, random_documents
-
-SPLITS = {"train": random_documents(60, 1), "validation": random_documents(30, 2)}
-STEPS, EVERY = 6, 2
-
-
-class Recorder:
-    """Stands in for a Tracker."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, dict[str, float]] = {}
-        self.times: dict[int, dict[str, float]] = {}
-
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.rows.setdefault(step, {}).update(values)
-
-    def timings(self, step: int, values: dict[str, float]) -> None:
-        self.times.setdefault(step, {}).update(values)
-
-    def sync(self) -> None:
-        pass
-
-
-def make_config(windows: str, *overrides: str) -> TrainConfig:
-    return compose(
-        [
-            "data=text_files",
-            "data.path=unused",
-            f"data.windows={windows}",
-            "data.batch_size=8",
-            "data.sequence_length=16",
-            "model.n_layer=1",
-            "model.n_head=2",
-            "model.d_model=16",
-            "scheduler.warmup_steps=1",
-            "trainer.accelerator=cpu",
-            f"trainer.max_steps={STEPS}",
-            "trainer.val_every_n_steps=3",
-            "checkpoint.every_n_steps=3",
-            "checkpoint.keep=all",
-            "logger=files",
-            f"logger.log_every_n_steps={EVERY}",
-            *overrides,
-        ]
-    )
-
-
-def fit(folder: Path, config: TrainConfig, cache: Any) -> Recorder:
-    recorder = Recorder()
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    trainer.fit(config, folder, cache, recorder, rank=0, say=lambda line: None)  # type: ignore[arg-type]
-    return recorder
+from tests.evaluation.tiny import VOCAB, make_cache
+from tests.training.fitting import SPLITS, STEPS, fit, make_config
 
 
 def expected_tokens(config: TrainConfig, cache: Any) -> list[int]:
@@ -110,7 +60,25 @@ def test_a_resumed_run_logs_what_the_uninterrupted_one_logs(tmp_path: Path) -> N
     resumed = fit(tmp_path / "run", config, cache)
     for step in (4, 6):
         assert resumed.rows[step] == whole.rows[step]
+    assert resumed.step_losses == {step: whole.step_losses[step] for step in (4, 5, 6)}
     assert 2 not in resumed.rows
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_losses_of_the_steps_are_those_of_the_rows(tmp_path: Path, accumulate: int) -> None:
+    cache = make_cache(tmp_path, SPLITS)
+    config = make_config("packed", f"trainer.accumulate_grad_batches={accumulate}")
+    recorder = fit(tmp_path / "run", config, cache)
+    assert list(recorder.step_losses) == [1, 2, 3, 4, 5, 6]
+    total = expected_tokens(make_config("packed"), cache)
+    targets = [after - before for before, after in itertools.pairwise([0, *total])]
+    for step in (2, 4, 6):
+        pair = [recorder.step_losses[step - 1] * targets[step - 2], recorder.step_losses[step] * targets[step - 1]]
+        assert recorder.rows[step]["train/loss"] == pytest.approx(sum(pair) / sum(targets[step - 2 : step]), rel=1e-12)
+    one_by_one = fit(tmp_path / "one", make_config("packed", "logger.log_every_n_steps=1", "seed=1234"), cache)
+    for step, loss in one_by_one.step_losses.items():
+        assert one_by_one.rows[step]["train/loss"] == loss
+        assert recorder.step_losses[step] == pytest.approx(loss, rel=1e-4)
 
 
 def test_packed_windows_and_a_model_without_positions_are_refused_before_training(tmp_path: Path) -> None:
