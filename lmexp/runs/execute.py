@@ -82,9 +82,9 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
             )
             ranks.barrier()
             _leave_if_asked(stop)
-            if ranks.is_first:
-                add_losses(run_dir / RECEIPT_JSON, losses_digest(run_dir / LOSSES_F64))
             _write_state(run_dir, ranks, "running", phase="evaluating")
+        if ranks.is_first:  # also where a run goes on that had only its evaluation left: its receipt is new
+            add_losses(run_dir / RECEIPT_JSON, losses_digest(run_dir / LOSSES_F64))
         from lmexp.runs.evaluate import evaluate_after_training
 
         rows = evaluate_after_training(run_dir, record.config, cache, ranks, say)
