@@ -67,7 +67,7 @@ def play(
                 assert code == 0, f"exit code {code}\n{life.said()}"
                 break
         assert life.run is not None
-        assert not temporary_files(life.root), temporary_files(life.root)
+        assert not temporary_files(life.run), temporary_files(life.run)
         same_result(reference.run, life.run)
     return tally
 
@@ -78,7 +78,7 @@ def examine(life: Life, leftovers: set[Path]) -> set[Path]:
     seen, saved = last_step(run) or 0, saved_step(run)
     assert saved >= life.was_saved, f"LATEST went back from {life.was_saved} to {saved}"
     assert seen - saved <= INTERVAL, f"step {seen} was done, the checkpoint is of step {saved}"
-    found = temporary_files(life.root)
+    found = temporary_files(run)
     if seen > life.was_step or (run is not None and json_file(run / "state.json")["phase"] != "training"):
         assert not found & leftovers, f"left over from the life before: {found & leftovers}"
     return found

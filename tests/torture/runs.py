@@ -223,9 +223,9 @@ def saved_step(run: Path | None) -> int:
     return manifest.step
 
 
-def temporary_files(root: Path) -> set[Path]:
-    """What a killed process left half written."""
-    return {path for path in root.rglob(".*") if path.name != ".gitignore" and "cache" not in path.parts}
+def temporary_files(run: Path | None) -> set[Path]:
+    """What a killed process left half written. A folder without run.json is no run, and nobody goes on with it."""
+    return set(run.rglob(".*")) if run is not None else set()
 
 
 def descendants(pid: int) -> list[int]:
