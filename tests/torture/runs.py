@@ -70,7 +70,7 @@ class Arena:
     def reference(self, variant: str) -> Reference:
         """The run that all others of the variant must equal, made by the real command.
 
-        The first one of one process, and of two, is made by a fork too, which must equal it and tells how long it takes.
+        The first of one process, and of two, is made by a fork too, which must equal it and tells how long it takes.
         """
         if variant not in self.references:
             real = Life(self, variant, f"reference-{variant}", cold=True)
