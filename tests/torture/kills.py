@@ -12,6 +12,7 @@ from random import Random
 from tests.end_to_end.command import json_file, same_result
 from tests.torture.runs import (
     INTERVAL,
+    STEPS,
     Arena,
     Life,
     children,
@@ -113,13 +114,17 @@ def kill_two(life: Life, random: Random, tally: Counter[str]) -> bool:
     if victim is None:
         return False
     pids = [life.process.pid, *descendants(life.process.pid)]
-    phase = life.phase()
+    phase, seen = life.phase(), life.last_step() or 0
     for pid in pids if target == "all" else [victim]:
         kill(pid)
     if target in ("parent", "all"):
         life.process.wait()
         if not (target == "parent" and at_once):  # else the resume has to wait for them
             wait_until_gone(pids, ORPHAN_SECONDS)
+            if target == "parent" and phase in ("training", "saving") and seen <= STEPS // 3:
+                assert life.run is not None
+                state = json_file(life.run / "state.json")
+                assert (state["state"], state["step"]) == ("preempted", last_step(life.run)), (seen, state)
     else:
         started = time.monotonic()
         code = life.wait(RANK_LOST_SECONDS)
