@@ -163,9 +163,11 @@ class Life:
         state = read_state(run)
         if state.state == "done":
             return "end" if state.phase == "finished" else "report"
+        if state.state != "running":  # what the life before left
+            return "start"
         if state.phase == "evaluating":
             return "evaluation"
-        if state.state != "running" or rows_size(run) == self.was_size:
+        if rows_size(run) == self.was_size:
             return "start"
         return "saving" if list((run / "checkpoints").glob(".*")) else "training"
 

@@ -62,8 +62,8 @@ def _stop(life: Life, random: Random, tally: Counter[str], target: str) -> bool:
             if "run: " in said or (life.goes_on and said.strip()):  # else it hadn't begun
                 assert re.search(rf"lmexp .*resume .*{run.name}", said), told
             if phase in ("training", "saving"):
-                assert state.step is None or state.step == saved_step(run) == (last_step(run) or 0), (told, state)
-                assert state.step is not None or state.phase != "training", (told, state)
+                assert state.step in (None, saved_step(run)), (told, state)  # None: after the last step was saved
+                assert saved_step(run) == last_step(run), (told, state)
     tally[phase] += 1
     tally[target] += 1
     tally[number.name] += 1
