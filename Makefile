@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 BENCH ?= startup
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check lint types bench clean force
+.PHONY: help train test check torture lint types bench clean force
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: $(STAMP)  ## all that CI runs: lint, types, then every test, with coverag
 	@$(MAKE) --no-print-directory types
 	$(call step,tests,$(BIN)/python -m pytest -m "not gpu" --cov --cov-report=term:skip-covered $(ARGS))
 	@printf '\n== check: all passed\n'
+
+torture: $(STAMP)  ## runs killed and stopped 2,400 times, hours; goes on where it was left: ARGS="signals --cases 9"
+	@$(BIN)/python -m tests.torture --journal outputs/torture/journal.jsonl --keep outputs/torture/failed --jobs 2 $(ARGS)
 
 lint: $(STAMP)  ## ruff, its rules and its format
 	$(call step,lint,$(BIN)/ruff check .)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from lmexp.runs.load import LoadedModel
 
 Say = Callable[[str], None]
+
+PATIENCE = 30.0
+"""Seconds that a resume waits for what is left of a killed run."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -102,8 +106,9 @@ def start_and_launch(
     from lmexp.runs.start import start
 
     run_dir = start(config, plain, overrides, say, from_run=from_run)
-    say(f"run: {run_dir}")
-    return _launch(run_dir, config)
+    with _telling_how_to_go_on(run_dir):
+        say(f"run: {run_dir}")
+        return _launch(run_dir, config)
 
 
 def resume(path: str | Path, overrides: list[str] | None = None, *, allow_changed_data: bool = False) -> Run:
@@ -116,7 +121,8 @@ def resume(path: str | Path, overrides: list[str] | None = None, *, allow_change
     from lmexp.config.freeze import read_record, require_plugins
     from lmexp.runs.data import accept_changed_data, reopen_data
     from lmexp.runs.data_progress import shown
-    from lmexp.runs.folder import lock
+    from lmexp.runs.execute import finish
+    from lmexp.runs.folder import lock, read_state
     from lmexp.runs.ranks import Ranks
     from lmexp.runs.requests import go_to
     from lmexp.runs.resume import change_run, refuse_done
@@ -130,15 +136,24 @@ def resume(path: str | Path, overrides: list[str] | None = None, *, allow_change
     config: TrainConfig = composed.config if composed is not None else record.config
     check_custom(config)
     config.launcher.check(config.trainer)
-    refuse_done(Path(path), config, changes)
+    state = read_state(run_dir)
+    lacks_report = (state.state, state.phase) == ("done", "evaluating")
+    if changes or not lacks_report:
+        refuse_done(Path(path), config, changes)
     go_to(Path(record.cwd))
-    with lock(run_dir), shown(print) as progress:  # what is wrong with the data is said before processes are started
-        if allow_changed_data:
-            record = accept_changed_data(run_dir, record, progress)
-        cache = reopen_data(run_dir, record, Ranks(), progress)
-        if composed is not None:
-            change_run(run_dir, record, composed, cache, changes, typed=Path(path), say=progress.say)
-    return _launch(run_dir, config)
+    with _telling_how_to_go_on(run_dir):
+        if lacks_report and not changes:
+            with lock(run_dir, patience=PATIENCE):
+                finish(run_dir, record)
+            return Run(path=run_dir)
+        # What is wrong with the data is said before processes are started.
+        with lock(run_dir, patience=PATIENCE), shown(print) as progress:
+            if allow_changed_data:
+                record = accept_changed_data(run_dir, record, progress)
+            cache = reopen_data(run_dir, record, Ranks(), progress)
+            if composed is not None:
+                change_run(run_dir, record, composed, cache, changes, typed=Path(path), say=progress.say)
+        return _launch(run_dir, config)
 
 
 def evaluate(run: str | Path, overrides: list[str] | None = None) -> list[Row]:
@@ -166,10 +181,16 @@ def trust(packages: list[str]) -> None:
 def _launch(run_dir: Path, config: TrainConfig) -> Run:
     from lmexp.runs import requests
 
+    config.launcher.launch(run_dir, run_dir, config.trainer.world_size(), requests.work)
+    return Run(path=run_dir)
+
+
+@contextmanager
+def _telling_how_to_go_on(run_dir: Path) -> Iterator[None]:
+    """Print the command that goes on with a run where a signal stops it."""
     try:
-        config.launcher.launch(run_dir, run_dir, config.trainer.world_size(), requests.work)
+        yield
     except (Stopped, KeyboardInterrupt) as stopped:
         packages = "".join(f"-p {name} " for name in plugins.trusted())
         print(f"{str(stopped) or 'stopped'}; go on with: lmexp {packages}resume {run_dir}", flush=True)
         raise
-    return Run(path=run_dir)

@@ -25,6 +25,9 @@ STOP_SIGNALS = {
 }
 """Signal that asks a run to stop -> the state in which it leaves the run."""
 
+EXIT_CODES = {"interrupted": 130, "preempted": 75}
+"""State in which a signal left a run -> exit code of the command."""
+
 
 class LmexpError(Exception):
     """Base of all errors below."""
@@ -58,13 +61,17 @@ class RunError(UserError):
     """A run folder is missing, busy or of an unknown format."""
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop
-    """A signal ended the run at a step boundary; its checkpoint is written."""
+class Stopped(BaseException):
+    """A signal ended the run: at a step boundary, its checkpoint written, or where there was nothing to save.
 
-    def __init__(self, state: str, step: int) -> None:
-        super().__init__(f"{state} at step {step}")
+    Not an Exception, as KeyboardInterrupt isn't: a handler raises it anywhere, and nobody shall take it for an error.
+    """
+
+    def __init__(self, state: str, step: int | None) -> None:
+        """step: of the checkpoint that was written; None where none was."""
+        super().__init__(state if step is None else f"{state} at step {step}")
         self.state = state
         self.step = step
 
-    def __reduce__(self) -> tuple[type[Stopped], tuple[str, int]]:
+    def __reduce__(self) -> tuple[type[Stopped], tuple[str, int | None]]:
         return Stopped, (self.state, self.step)

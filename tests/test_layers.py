@@ -18,7 +18,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    ("lmexp.errors", "lmexp.paths", "lmexp.files", "lmexp.checks", "lmexp.plugins", "lmexp.redaction"),
+    (
+        "lmexp.errors",
+        "lmexp.paths",
+        "lmexp.files",
+        "lmexp.checks",
+        "lmexp.plugins",
+        "lmexp.redaction",
+        "lmexp.stopping",
+        "lmexp.output",
+        "lmexp.parent",
+    ),
     (),  # every config.py
     ("lmexp.config",),
     ("lmexp.tokenizers", "lmexp.metrics", "lmexp.models.layers"),

@@ -9,10 +9,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import nullcontext
 from typing import NoReturn
 
 from lmexp import __version__
-from lmexp.errors import LmexpError, Stopped
+from lmexp.errors import EXIT_CODES, LmexpError, Stopped
+from lmexp.output import outlive_readers
+from lmexp.stopping import StopRequest
 
 COMMANDS = {
     "train": "train, evaluate and report; without arguments a small GPT on the Python standard library",
@@ -24,8 +27,9 @@ COMMANDS = {
     "runs": "list the runs",
     "doctor": "check the installation",
 }
-PREEMPTED = 75
-INTERRUPTED = 130
+INTERRUPTED = EXIT_CODES["interrupted"]
+STOPPABLE = ("train", "resume")
+"""Commands that any of the stop signals ends with an exit code that says so."""
 
 USAGE = """lmexp {version}: experiments with language models, from one configuration
 
@@ -43,6 +47,7 @@ usage: lmexp [-p PACKAGE]... COMMAND [ARGUMENTS]
 
 def entry() -> NoReturn:
     """The console script."""
+    outlive_readers()
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
@@ -56,7 +61,7 @@ def main(argv: list[str]) -> int:
     try:
         return _main(argv)
     except Stopped as stopped:
-        return INTERRUPTED if stopped.state == "interrupted" else PREEMPTED
+        return EXIT_CODES[stopped.state]
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return INTERRUPTED
@@ -91,7 +96,8 @@ def _main(argv: list[str]) -> int:
         plugins.trust_entry_points()
         plugins.trust(packages)
     command = importlib.import_module(f"lmexp.cli.{rest[0]}")
-    code: int = command.run(rest[1:])
+    with StopRequest().installed() if rest[0] in STOPPABLE else nullcontext():
+        code: int = command.run(rest[1:])
     return code
 
 

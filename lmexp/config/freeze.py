@@ -9,6 +9,7 @@ Format "lmexp.run", version 3:
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -106,10 +107,9 @@ def write_record(path: Path, record: RunRecord, config: dict[str, Any]) -> None:
         "config": config,
     }
     text = json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False)
-    with open(path / RUN_JSON, "x", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    if (path / RUN_JSON).exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path / RUN_JSON))
+    write_atomically(path / RUN_JSON, text + "\n")
 
 
 def add_fingerprint(run_dir: Path, fingerprint: str) -> None:
@@ -137,11 +137,11 @@ def change_config(run_dir: Path, config: dict[str, Any], *, when: str, step: int
         _replace(run_dir, body)
 
 
-def write_config_yaml(run_dir: Path) -> dict[str, Any]:
-    """Write the config of run.json to config.yaml, for people: secrets redacted. Returns what it holds."""
-    plain: dict[str, Any] = redact(read_body(run_dir)["config"])
-    write_atomically(run_dir / CONFIG_YAML, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-    return plain
+def write_config_yaml(run_dir: Path, plain: dict[str, Any]) -> dict[str, Any]:
+    """Write a plain config to config.yaml, for people: secrets redacted. Returns what it holds."""
+    shown = redact(plain)
+    write_atomically(run_dir / CONFIG_YAML, yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
+    return shown
 
 
 def read_record(run_dir: Path) -> RunRecord:

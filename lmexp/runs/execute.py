@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmexp import __version__
-from lmexp.config.freeze import RunRecord, read_record, write_config_yaml
-from lmexp.errors import LmexpError, Stopped
+from lmexp.config.freeze import RunRecord, read_body, read_record, write_config_yaml
+from lmexp.errors import Stopped
 from lmexp.paths import CHECKPOINTS_DIR, LOGS_DIR, LOSSES_F64, RECEIPT_JSON, STATE_JSON
 from lmexp.runs import folder
-from lmexp.runs.data import describe, reopen_data
+from lmexp.runs.data import describe as describe_data
+from lmexp.runs.data import reopen_data
 from lmexp.runs.data_progress import Lines
-from lmexp.runs.ranks import Ranks
+from lmexp.runs.ranks import Ranks, describe, tell_launcher
+from lmexp.stopping import StopRequest
 
 if TYPE_CHECKING:
     from lmexp.data.cache import TokenCache
@@ -26,14 +28,18 @@ if TYPE_CHECKING:
 def execute(run_dir: Path) -> None:
     """Bring the run to its end. Raises what went wrong, Stopped or KeyboardInterrupt, after state.json says so."""
     ranks = Ranks.from_environment()
-    with folder.lock(run_dir) if ranks.is_first else nullcontext(), rank_log(run_dir, ranks.rank) as note:
+    lock = folder.lock(run_dir) if ranks.is_first else nullcontext()
+    with StopRequest().installed() as stop, lock, rank_log(run_dir, ranks.rank) as note:
         try:
-            _execute(run_dir, ranks, note)
+            _execute(run_dir, ranks, stop, note)
         except Stopped as stopped:
-            _write_state(run_dir, ranks, stopped.state, step=stopped.step, message="a checkpoint was written")
+            if stopped.step is not None:
+                _write_state(run_dir, ranks, stopped.state, step=stopped.step, message="a checkpoint was written")
+            else:
+                _record_stop(run_dir, stopped, stopped.state)
             raise
-        except KeyboardInterrupt:
-            _write_state(run_dir, ranks, "interrupted", message="stopped before a checkpoint could be written")
+        except KeyboardInterrupt as interrupt:
+            _record_stop(run_dir, interrupt, "interrupted")
             raise
         except BaseException as error:
             note(traceback.format_exc())
@@ -41,7 +47,7 @@ def execute(run_dir: Path) -> None:
             raise
 
 
-def _execute(run_dir: Path, ranks: Ranks, note: Callable[[str], None]) -> None:
+def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str], None]) -> None:
     record = read_record(run_dir)
     before = folder.read_state(run_dir)
 
@@ -71,30 +77,49 @@ def _execute(run_dir: Path, ranks: Ranks, note: Callable[[str], None]) -> None:
                 tracker,
                 rank=ranks.rank,
                 say=say,
+                stop=stop,
                 data_fingerprints=record.data_fingerprints,
                 started_from=record.initial_weights,
             )
             ranks.barrier()
-            if ranks.is_first:
-                add_losses(run_dir / RECEIPT_JSON, losses_digest(run_dir / LOSSES_F64))
+            _leave_if_asked(stop)
             _write_state(run_dir, ranks, "running", phase="evaluating")
+        if ranks.is_first:  # also where a run goes on that had only its evaluation left: its receipt is new
+            add_losses(run_dir / RECEIPT_JSON, losses_digest(run_dir / LOSSES_F64))
         from lmexp.runs.evaluate import evaluate_after_training
 
         rows = evaluate_after_training(run_dir, record.config, cache, ranks, say)
         if tracker is not None:
             tracker.summary({f"{r.split}/{r.name}": r.estimate for r in rows if r.estimate is not None})
+        _leave_if_asked(stop)
         exit_code = 0
     finally:
         if tracker is not None:
             tracker.close(exit_code)
     if ranks.is_first:
-        from lmexp.reports.run_report import write_report
-        from lmexp.training.checkpoint_io import keep_at_end
-
         folder.write_state(run_dir, "done", phase="evaluating")
-        print(f"report: {_shown(write_report(run_dir))}", flush=True)
-        keep_at_end(run_dir / CHECKPOINTS_DIR, record.config.checkpoint)
+        finish(run_dir, record)
     ranks.barrier()
+
+
+def finish(run_dir: Path, record: RunRecord) -> None:
+    """The last things, for one process: the report of a run that is done, and checkpoints that nobody wants any more.
+
+    A run killed in here is done; `lmexp resume` calls this again.
+    """
+    from lmexp.reports.run_report import write_report
+    from lmexp.training.checkpoint_io import keep_at_end
+
+    folder.remove_unfinished(run_dir)
+    print(f"report: {_shown(write_report(run_dir))}", flush=True)
+    keep_at_end(run_dir / CHECKPOINTS_DIR, record.config.checkpoint)
+    folder.write_state(run_dir, "done", phase="finished")
+
+
+def _leave_if_asked(stop: StopRequest) -> None:
+    """Raise Stopped for a signal that was only noted, or whose Stopped somebody swallowed."""
+    if stop.received is not None:
+        raise Stopped(stop.state, None)
 
 
 def _start_tracking(
@@ -109,7 +134,7 @@ def _start_tracking(
     from lmexp.training import checkpoints
 
     root = run_dir / CHECKPOINTS_DIR
-    checkpoints.remove_unfinished(root)
+    folder.remove_unfinished(run_dir)
     resumed = checkpoints.latest(root, warn=say)
     step = None if resumed is None else checkpoints.read_manifest(resumed).step
     cut_back_run(run_dir, step)
@@ -117,13 +142,13 @@ def _start_tracking(
         "run_id": record.run_id,
         "lmexp": __version__,
         "data_fingerprint": cache.fingerprint if cache is not None else None,
-        "data": describe(cache) if cache is not None else None,
+        "data": describe_data(cache) if cache is not None else None,
         "exact_data_order": cache is not None or "not guaranteed: the data module is the user's",
         "deterministic": record.config.trainer.deterministic,
     }
     path, now = run_dir / RECEIPT_JSON, receipt(facts, folder=Path(record.cwd))
     write_receipt(path, now if step is None else going_on(read_receipt(path), now, step=step))
-    plain = write_config_yaml(run_dir)  # again: resume may have changed the config
+    plain = write_config_yaml(run_dir, read_body(run_dir)["config"])  # again: resume may have changed the config
     tracker: Tracker = record.config.logger.build(run_dir, run_id=record.wandb_id, name=record.name, run_config=plain)
     ranks.barrier()
     return tracker
@@ -150,11 +175,19 @@ def rank_log(run_dir: Path, rank: int) -> Iterator[Callable[[str], None]]:
 
 def record_failure(run_dir: Path, rank: int, error: BaseException) -> None:
     """state.json says failed, with the first failing rank and its error; later ones don't replace it."""
-    if not (run_dir / STATE_JSON).exists() or folder.read_state(run_dir).state == "failed":
+    first = tell_launcher(error)
+    if not first or not (run_dir / STATE_JSON).exists() or folder.read_state(run_dir).state in ("failed", "done"):
         return
-    described = str(error) if isinstance(error, LmexpError) else f"{type(error).__name__}: {error}"
-    message = f"rank {rank}: {described}"
+    message = f"rank {rank}: {describe(error)}"
     folder.write_state(run_dir, "failed", phase=folder.read_state(run_dir).phase, message=message)
+
+
+def _record_stop(run_dir: Path, reason: BaseException, state: str) -> None:
+    """A signal stopped this process at once; the others, if any, follow, whether they want to or not."""
+    before = folder.read_state(run_dir)
+    if tell_launcher(reason) and before.state != "done":
+        message = "stopped where no checkpoint could be written"
+        folder.write_state(run_dir, state, phase=before.phase, message=message)
 
 
 def _write_state(

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lmexp.errors import RunError
 from lmexp.files import write_atomically
@@ -35,7 +36,8 @@ class State:
 
     state: str
     phase: str = "training"
-    """training, then evaluating: a run killed while evaluating doesn't train again."""
+    """training, evaluating, finished: a run killed while evaluating doesn't train again; one that is done but not
+    finished lacks its report."""
     step: int | None = None
     """Optimizer step at which a signal ended the run."""
     message: str = ""
@@ -107,21 +109,47 @@ def state_now(run_dir: Path) -> str:
     return "killed" if state == "running" and not is_locked(run_dir) else state
 
 
+def remove_unfinished(run_dir: Path) -> None:
+    """Delete what a killed process left half written. For who holds the lock; `lmexp evaluate` doesn't need it, so its
+    files stay."""
+    for inner in (run_dir, *(run_dir / name for name in (CHECKPOINTS_DIR, EVALUATION_DIR, LOGS_DIR))):
+        for path in inner.glob(".*.tmp"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif not path.name.startswith(".evaluate-"):
+                path.unlink(missing_ok=True)
+
+
 @contextmanager
-def lock(run_dir: Path) -> Iterator[None]:
-    """Hold the run for this process; RunError if another one works on it. The kernel frees it when we die."""
+def lock(run_dir: Path, *, patience: float = 0.0) -> Iterator[None]:
+    """Hold the run for this process; RunError if another one works on it. The kernel frees it when we die.
+
+    patience: seconds to wait for the other one: what is left of a killed run may be saving a checkpoint.
+    """
     with open(run_dir / LOCK, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(file):
             file.seek(0)
-            raise RunError(
-                f"{run_dir}: another process works on this run ({file.read().strip()}); wait for it, or stop it"
-            ) from None
+            holder = file.read().strip()
+            if patience:
+                print(f"another process works on this run ({holder}); waiting up to {patience:g} s", flush=True)
+            deadline = time.monotonic() + patience
+            while not _locked(file):
+                if time.monotonic() > deadline:
+                    raise RunError(f"{run_dir}: another process works on this run ({holder}); wait for it, or stop it")
+                time.sleep(0.05)
         file.truncate(0)
         file.write(f"host {socket.gethostname()}, pid {os.getpid()}, since {now()}\n")
         file.flush()
         yield
+
+
+def _locked(file: TextIO) -> bool:
+    """Whether the lock of an open file could be taken."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def is_locked(run_dir: Path) -> bool:

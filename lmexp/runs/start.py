@@ -67,10 +67,10 @@ def start(
         initial_weights=weights,
         config=config,
     )
-    write_record(run_dir, record, plain)
-    write_config_yaml(run_dir)
+    write_config_yaml(run_dir, plain)
     if cache is not None:
         cache.tokenizer.save(run_dir / TOKENIZER_JSON)
+    write_record(run_dir, record, plain)  # the last: a folder that holds it can be resumed
     return run_dir
 
 

@@ -22,9 +22,10 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from lmexp.errors import CheckpointError, Stopped
 from lmexp.files import write_atomically
+from lmexp.stopping import StopRequest
 from lmexp.training import checkpoints
 from lmexp.training.config import CheckpointConfig
-from lmexp.training.signals import StopRequest
+from lmexp.training.signals import agreed
 
 log = logging.getLogger(__name__)
 
@@ -135,35 +136,41 @@ class CheckpointWriter(Checkpoint):
         self.before_save = before_save
         self.best_value: float | None = None
         self.best_step: int | None = None
+        self.metrics: dict[str, float] = {}
+        """Last figures of each name; Lightning forgets them when a run is resumed."""
         self._saved_step = -1
         self._seen_step = -1
-        self._stop_after_validation = False
+        self._stop_after_validation: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_value": self.best_value, "best_step": self.best_step}
+        return {"best_value": self.best_value, "best_step": self.best_step, "metrics": dict(self.metrics)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
+        self.metrics = dict(state_dict.get("metrics", {}))
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and self.best_step is not None:  # also where no step is left to train
+            self._point_to_best()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._seen_step = self._saved_step = trainer.global_step
-        if trainer.is_global_zero and self.best_step is not None:
-            self._point_to_best()
-        self.stop.install()
+        self.stop.install_again()
+        self.stop.deferred = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step
         if step == self._seen_step:  # a micro-batch inside an optimizer step
             return
         self._seen_step = step
-        stopping = self.stop.agreed(trainer)
+        stopping = agreed(self.stop, trainer)
         if self._validates_now(trainer):
             self._stop_after_validation = stopping
             return
-        if stopping or self._due(step):
+        if stopping is not None or self._due(step):
             self._save(trainer)
-        if stopping:
-            self._stop(step)
+        if stopping is not None:
+            self._stop(stopping, step)
 
     def on_before_optimizer_step(self, *_: Any) -> None:
         self.io.wait()
@@ -173,27 +180,30 @@ class CheckpointWriter(Checkpoint):
             return
         step = trainer.global_step
         improved = self._improved(trainer)
-        if improved or self._due(step) or self._stop_after_validation:
+        if improved or self._due(step) or self._stop_after_validation is not None:
             self._save(trainer, best=improved)
-        if self._stop_after_validation:
-            self._stop(step)
+        if self._stop_after_validation is not None:
+            self._stop(self._stop_after_validation, step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._saved_step != trainer.global_step:
             self._save(trainer)
         self.io.wait()
-        self.stop.uninstall()
+        stopping = agreed(self.stop, trainer)  # since the last step
+        if stopping is not None:
+            raise Stopped(stopping, trainer.global_step)
+        self.stop.deferred = False
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.stop.uninstall()
         try:
             self.io.wait()
         except Exception:  # what ends the run is the other one
             log.exception("the last checkpoint could not be written")
+        self.stop.deferred = False
 
-    def _stop(self, step: int) -> None:
+    def _stop(self, state: str, step: int) -> None:
         self.io.wait()
-        raise Stopped(self.stop.state, step)
+        raise Stopped(state, step)
 
     def _due(self, step: int) -> bool:
         return step % self.config.every_n_steps == 0 or step == self.total_steps
@@ -230,13 +240,14 @@ class CheckpointWriter(Checkpoint):
         step = trainer.global_step
 
         def published() -> None:
-            if best:
+            if best:  # before what BEST names until now may be removed
                 self._point_to_best()
             if self.config.keep != "all":
                 self._remove_old(step)
 
+        self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         request = SaveRequest(
-            metrics={name: float(value) for name, value in trainer.callback_metrics.items()},
+            metrics=dict(self.metrics),
             constant=frozenset(parameter.data_ptr() for parameter in trainer.lightning_module.parameters()),
             background=self.background,
             before=self.before_save,

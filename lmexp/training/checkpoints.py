@@ -103,12 +103,6 @@ def remove(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def remove_unfinished(root: Path) -> None:
-    """Delete what a killed process left half written."""
-    for path in root.glob(".*.tmp"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def read_manifest(folder: Path) -> Manifest:
     """manifest.json; CheckpointError where it is missing, damaged or unknown."""
     path = folder / MANIFEST

@@ -21,6 +21,7 @@ from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError
 from lmexp.models.base import as_language_model, check_takes_positions
 from lmexp.paths import CHECKPOINTS_DIR
+from lmexp.stopping import StopRequest
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.tracking.tracker import Tracker
 from lmexp.training import checkpoints, initial_weights, progress
@@ -29,7 +30,6 @@ from lmexp.training.config import HardwareConfig, TrainerConfig
 from lmexp.training.devices import accelerator
 from lmexp.training.logger import TrackerLogger
 from lmexp.training.seeds import StepSeeds
-from lmexp.training.signals import StopRequest
 from lmexp.training.step_log import StepLog
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def fit(
     *,
     rank: int,
     say: Callable[[str], None],
+    stop: StopRequest,
     data_fingerprints: Sequence[str] = (),
     started_from: Mapping[str, str] | None = None,
 ) -> None:
@@ -122,7 +123,7 @@ def fit(
     root = run_dir / CHECKPOINTS_DIR
     resumed = checkpoints.latest(root, warn=say)
     parts = build(config, cache, started_from if resumed is None else None)
-    trainer = _trainer(config, run_dir, parts, tracker, rank, FolderCheckpointIO(data_fingerprints))
+    trainer = _trainer(config, run_dir, parts, tracker, rank, FolderCheckpointIO(data_fingerprints), stop)
     n_parameters = sum(p.numel() for p in parts.module.parameters() if p.requires_grad)
     start = f", starting from {started_from['path']}" if started_from is not None else ""
     start = start if resumed is None else f", going on from step {checkpoints.read_manifest(resumed).step}"
@@ -146,6 +147,7 @@ def _trainer(
     tracker: Tracker | None,
     rank: int,
     checkpoint_io: FolderCheckpointIO,
+    stop: StopRequest,
 ) -> pl.Trainer:
     settings = config.trainer
     total_steps, custom = parts.total_steps, isinstance(config.task, CustomTaskConfig)
@@ -165,7 +167,7 @@ def _trainer(
             config.checkpoint,
             io=checkpoint_io,
             total_steps=total_steps,
-            stop=StopRequest(),
+            stop=stop,
             background=not custom and not any(c.kind == "custom" for c in config.callbacks.values()),
             before_save=tracker.sync if tracker is not None else lambda: None,
         ),

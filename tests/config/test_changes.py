@@ -110,5 +110,5 @@ def test_run_json_keeps_what_was_changed_when_and_at_which_step(tmp_path: Path) 
     assert {k: v for k, v in after.items() if k not in rest} == {k: v for k, v in before.items() if k not in rest}
     record = read_record(tmp_path)
     assert (record.config.trainer.max_steps, record.changes) == (60, after["changes"])
-    assert write_config_yaml(tmp_path) == after["config"]
+    assert write_config_yaml(tmp_path, after["config"]) == after["config"]
     assert "max_steps: 60" in (tmp_path / "config.yaml").read_text()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,61 @@ def json_file(path: Path) -> Any:
 def rows(path: Path) -> list[dict[str, Any]]:
     """Parsed JSON lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def kill_when(process: subprocess.Popen[str], run_root: Path, step: int, number: int) -> None:
+    """Send a signal once metrics.jsonl reaches a step."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        for path in run_root.glob("*/*/metrics.jsonl"):
+            found = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            if found and int(json.loads(found[-1])["step"]) >= step:
+                os.kill(process.pid, number)
+                return
+        time.sleep(0.002)
+    raise AssertionError("the run ended before it could be killed")
+
+
+def same_result(a: Path, b: Path) -> None:
+    """Weights, optimizer, loops, callbacks, random state, metrics and evaluation of two runs are equal to the last bit.
+
+    The generators are seeded from the step, so their state is no part of a checkpoint; dropout would tell.
+    """
+    import torch
+
+    from lmexp.training import checkpoints
+
+    roots = [run / "checkpoints" for run in (a, b)]
+    kept = [[path.name for path in checkpoints.steps(root)] for root in roots]
+    assert kept[0] == kept[1]
+    for name in kept[0]:
+        manifests = [checkpoints.verify(root / name) for root in roots]
+        weights, others = (checkpoints.load_weights(root / name) for root in roots)
+        assert weights.keys() == others.keys()
+        for key, tensor in weights.items():
+            assert torch.equal(tensor, others[key]), f"{name}: {key}"
+        first, second = (_leaves(checkpoints.load_state(root / name)) for root in roots)
+        assert first == second, f"{name}: the states differ in {[k for k in first if first[k] != second.get(k)]}"
+        assert manifests[0].metrics == manifests[1].metrics
+    for pointer in (checkpoints.LATEST, checkpoints.BEST):
+        assert [(root / pointer).exists() and (root / pointer).read_bytes() for root in roots[:1]] == [
+            (root / pointer).exists() and (root / pointer).read_bytes() for root in roots[1:]
+        ], pointer
+    for name in ("metrics.jsonl", "losses.f64"):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    assert json_file(a / "receipt.json")["losses"] == json_file(b / "receipt.json")["losses"]
+    for name in ("summary.json", "generated.json"):
+        first, second = (json_file(run / "evaluation" / name) for run in (a, b))
+        assert first == second, name
+    assert (a / "report.html").exists() == (b / "report.html").exists()
+
+
+def _leaves(value: Any) -> Any:
+    """Tensors as lists, so that == compares what is in them."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return (str(value.dtype), value.tolist())
+    if isinstance(value, dict):
+        return {key: _leaves(v) for key, v in value.items()}
+    return [_leaves(v) for v in value] if isinstance(value, list | tuple) else value

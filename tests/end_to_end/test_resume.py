@@ -2,71 +2,38 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-import torch
 
+from lmexp.runs import folder
 from lmexp.training import checkpoints
-from tests.end_to_end.command import TINY, command, environment, json_file, lmexp, only_run, rows, write_corpus
+from tests.end_to_end.command import (
+    TINY,
+    command,
+    environment,
+    json_file,
+    kill_when,
+    lmexp,
+    only_run,
+    rows,
+    same_result,
+    write_corpus,
+)
 
 LONG = ("trainer.max_steps=60", "model.dropout=0.2", "trainer.accumulate_grad_batches=2", "checkpoint.keep=last")
-
-
-def same_result(a: Path, b: Path) -> None:
-    """Weights, optimizer state and metrics are equal to the last bit."""
-    last_a, last_b = (checkpoints.find(run / "checkpoints", "latest") for run in (a, b))
-    weights_a, weights_b = checkpoints.load_weights(last_a), checkpoints.load_weights(last_b)
-    assert weights_a.keys() == weights_b.keys()
-    for name, tensor in weights_a.items():
-        assert torch.equal(tensor, weights_b[name]), name
-    assert _leaves(checkpoints.load_state(last_a)["optimizer_states"]) == _leaves(
-        checkpoints.load_state(last_b)["optimizer_states"]
-    )
-    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
-    summaries = [json_file(run / "evaluation" / "summary.json")["rows"] for run in (a, b)]
-    assert summaries[0] == summaries[1]
-
-
-def _leaves(value: object) -> object:
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {key: _leaves(v) for key, v in value.items()}
-    return [_leaves(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def kill_when(process: subprocess.Popen[str], run_root: Path, step: int, number: int) -> None:
-    """Send a signal once metrics.jsonl reaches a step."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        for path in run_root.glob("*/*/metrics.jsonl"):
-            found = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            if found and rows_step(found[-1]) >= step:
-                os.kill(process.pid, number)
-                return
-        time.sleep(0.002)
-    raise AssertionError("the run ended before it could be killed")
-
-
-def rows_step(line: str) -> int:
-    """The step of a JSON line."""
-    import json
-
-    return int(json.loads(line)["step"])
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody disturbed, and its folder."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    write_corpus(folder)
-    lmexp(folder, "train", *TINY, *LONG)
-    return folder
+    cwd = tmp_path_factory.mktemp("uninterrupted")
+    write_corpus(cwd)
+    lmexp(cwd, "train", *TINY, *LONG)
+    return cwd
 
 
 @pytest.mark.parametrize("step", [3, 21, 42])
@@ -150,3 +117,15 @@ def test_a_finished_run_is_not_run_again(uninterrupted: Path) -> None:
     run = only_run(uninterrupted / "outputs")
     done = lmexp(uninterrupted, "resume", str(run), code=2)
     assert "the run is done" in done.stderr
+
+
+def test_a_run_that_is_done_but_for_its_report_gets_it(uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "copy")
+    run = only_run(tmp_path / "copy" / "outputs")
+    folder.write_state(run, "done", phase="evaluating")
+    (run / "report.html").unlink()
+    before = (run / "metrics.jsonl").read_bytes()
+    assert "report: " in lmexp(tmp_path, "resume", str(run)).stdout
+    assert (run / "report.html").exists()
+    assert (run / "metrics.jsonl").read_bytes() == before
+    assert "the run is done" in lmexp(tmp_path, "resume", str(run), code=2).stderr

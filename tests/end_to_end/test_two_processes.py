@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.command import TINY, command, environment, json_file, lmexp, only_run, rows, write_corpus
-from tests.end_to_end.test_resume import kill_when
+from tests.end_to_end.command import (
+    TINY,
+    command,
+    environment,
+    json_file,
+    kill_when,
+    lmexp,
+    only_run,
+    rows,
+    write_corpus,
+)
+from tests.torture.runs import children, descendants, last_step, saved_step, wait_until_gone
 
 STEPS = ("trainer.max_steps=100", "trainer.val_every_n_steps=25", "checkpoint.keep=last", "logger.log_every_n_steps=1")
 
@@ -91,6 +104,22 @@ def test_ctrl_c_saves_once_and_the_run_goes_on(runs: dict[int, Path], tmp_path: 
     assert (run / "metrics.jsonl").read_bytes() == (runs[2] / "metrics.jsonl").read_bytes()
 
 
+def test_ctrl_c_saves_though_nobody_reads_what_is_said_any_more(runs: dict[int, Path], tmp_path: Path) -> None:
+    """`lmexp train | tee log`: the Ctrl-C ends tee, too."""
+    write_corpus(tmp_path)
+    typed = ("train", *TINY, *STEPS, "trainer.devices=2", "trainer.val_every_n_steps=1")
+    process = subprocess.Popen(
+        command(*typed), cwd=tmp_path, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    assert "step 15  validation" in next(line for line in process.stdout if "step 15 " in line)
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=90) == 130
+    state = json_file(only_run(tmp_path / "outputs") / "state.json")
+    assert (state["state"], state["step"] >= 15) == ("interrupted", True)
+
+
 def test_a_failing_rank_ends_the_run_and_its_error_is_shown(tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(
         "import os, torch\n"
@@ -121,3 +150,60 @@ def test_a_failing_rank_ends_the_run_and_its_error_is_shown(tmp_path: Path) -> N
     run = only_run(tmp_path / "outputs")
     assert json_file(run / "state.json")["state"] == "failed"
     assert "planted on rank one" in (run / "logs" / "rank-1.log").read_text(encoding="utf-8")
+
+
+def start_endless(folder: Path) -> tuple[subprocess.Popen[str], Path]:
+    """Two processes that would train for hours and have done 20 steps, and their run."""
+    write_corpus(folder)
+    process = subprocess.Popen(
+        command("train", *TINY, *STEPS, "trainer.devices=2", "trainer.max_steps=1000000"),
+        cwd=folder,
+        env=environment(),
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    while not list(folder.glob("outputs/*/*/run.json")) or (last_step(only_run(folder / "outputs")) or 0) < 20:
+        assert process.poll() is None
+        time.sleep(0.01)
+    return process, only_run(folder / "outputs")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+@pytest.mark.parametrize("target", ["the command", "torchrun"])
+def test_a_kill_9_of_the_command_or_of_torchrun_leaves_no_orphans(tmp_path: Path, target: str) -> None:
+    process, run = start_endless(tmp_path)
+    alive = descendants(process.pid)
+    os.kill(process.pid if target == "the command" else alive[0], signal.SIGKILL)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == (-signal.SIGKILL if target == "the command" else 75), said
+    wait_until_gone(alive, 30)
+    state = json_file(run / "state.json")
+    assert (state["state"], state["step"]) == ("preempted", last_step(run))
+    assert state["step"] == saved_step(run)
+
+
+def test_a_killed_rank_is_named_with_its_signal_and_the_run_goes_on(runs: dict[int, Path], tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    process = subprocess.Popen(
+        command("train", *TINY, *STEPS, "trainer.devices=2"),
+        cwd=tmp_path,
+        env=environment(),
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    while not list(tmp_path.glob("outputs/*/*/run.json")) or (last_step(only_run(tmp_path / "outputs")) or 0) < 20:
+        assert process.poll() is None
+        time.sleep(0.002)
+    run = only_run(tmp_path / "outputs")
+    (torchrun,) = children(process.pid)
+    os.kill(children(torchrun)[1], signal.SIGKILL)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "rank 1 was killed by SIGKILL (signal 9)" in said
+    state = json_file(run / "state.json")
+    assert state["state"] == "failed"
+    assert "rank 1 was killed by SIGKILL (signal 9)" in state["message"]
+    lmexp(tmp_path, "resume", str(run))
+    assert (run / "metrics.jsonl").read_bytes() == (runs[2] / "metrics.jsonl").read_bytes()

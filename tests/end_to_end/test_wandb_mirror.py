@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.end_to_end.command import TINY, command, environment, lmexp, only_run, rows, write_corpus
-from tests.end_to_end.test_resume import kill_when
+from tests.end_to_end.command import TINY, command, environment, kill_when, lmexp, only_run, rows, write_corpus
 from tests.tracking.read_wandb import read_finished
 
 WANDB = tuple(o for o in TINY if o != "logger=files")

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -45,6 +46,38 @@ def test_a_killed_process_frees_the_lock_and_the_state_says_killed(tmp_path: Pat
     with folder.lock(run_dir):
         assert folder.is_locked(run_dir)
     assert not folder.is_locked(run_dir)
+
+
+def test_a_lock_is_waited_for_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = folder.create(tmp_path, "a", "b")
+    process = multiprocessing.get_context("fork").Process(target=hold, args=(run_dir,))
+    process.start()
+    while folder.read_state(run_dir).state != "running":
+        time.sleep(0.01)
+    with pytest.raises(RunError, match="another process works on this run"), folder.lock(run_dir, patience=0.2):
+        pass
+    assert f"pid {process.pid}" in capsys.readouterr().out
+    assert process.pid is not None
+    ending = threading.Timer(0.3, os.kill, (process.pid, signal.SIGKILL))
+    ending.start()
+    with folder.lock(run_dir, patience=20):
+        assert "waiting up to 20 s" in capsys.readouterr().out
+    process.join()
+    ending.join()
+
+
+def test_what_a_killed_process_left_is_removed_but_not_what_others_write(tmp_path: Path) -> None:
+    run_dir = folder.create(tmp_path, "a", "b")
+    left = [".state.json.0a.tmp", "evaluation/.summary.json.0a.tmp", "checkpoints/.LATEST.0a.tmp"]
+    for name in left:
+        (run_dir / name).touch()
+    (run_dir / "checkpoints" / ".step-00000004.0a.tmp").mkdir()
+    (run_dir / "checkpoints" / ".step-00000004.0a.tmp" / "model.safetensors").touch()
+    theirs = run_dir / "evaluation" / ".evaluate-20260101-000000-abcdef.json.0a.tmp"
+    theirs.touch()
+    kept = {path for path in run_dir.rglob("*") if not path.name.startswith(".") and path.name != "model.safetensors"}
+    folder.remove_unfinished(run_dir)
+    assert set(run_dir.rglob("*")) == kept | {theirs}
 
 
 def test_an_unwritable_root_is_an_error_that_says_how_to_choose_another(tmp_path: Path) -> None:

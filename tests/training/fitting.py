@@ -8,6 +8,7 @@ from typing import Any
 
 from lmexp.api import compose
 from lmexp.config.schema import TrainConfig
+from lmexp.stopping import StopRequest
 from lmexp.training import trainer
 from tests.evaluation.tiny import random_documents
 
@@ -65,5 +66,6 @@ def fit(folder: Path, config: TrainConfig, cache: Any) -> Recorder:
     """Train below a folder, going on from its newest checkpoint."""
     recorder = Recorder()
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    trainer.fit(config, folder, cache, recorder, rank=0, say=lambda line: None)  # type: ignore[arg-type]
+    with StopRequest().installed() as stop:
+        trainer.fit(config, folder, cache, recorder, rank=0, say=lambda line: None, stop=stop)  # type: ignore[arg-type]
     return recorder

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from lmexp.errors import CheckpointError, ConfigError
+from lmexp.runs.folder import remove_unfinished
+from lmexp.stopping import StopRequest
 from lmexp.training import checkpoints
 from lmexp.training.checkpoint_io import CheckpointWriter, FolderCheckpointIO, keep_at_end, plain
 from lmexp.training.config import CheckpointConfig
-from lmexp.training.signals import StopRequest
 
 WEIGHTS = {"model.a": torch.arange(6.0).view(2, 3), "model.b": torch.ones(4)}
 STATE: dict[str, Any] = {"global_step": 3, "optimizer_states": [{"exp_avg": torch.zeros(2)}], "loops": {"n": 1}}
@@ -101,7 +102,7 @@ def test_a_failed_write_leaves_a_whole_checkpoint(
             save(tmp_path, 2)
     found = checkpoints.latest(tmp_path)
     assert found in (old, tmp_path / checkpoints.folder_name(2))
-    checkpoints.remove_unfinished(tmp_path)
+    remove_unfinished(tmp_path)
     assert not list(tmp_path.glob(".*"))
     assert checkpoints.latest(tmp_path) == found
     assert save(tmp_path, 3) == checkpoints.latest(tmp_path)
