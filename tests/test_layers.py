@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    ("lmexp.errors", "lmexp.paths", "lmexp.files", "lmexp.checks", "lmexp.plugins", "lmexp.redaction"),
+    ("lmexp.errors", "lmexp.paths", "lmexp.files", "lmexp.checks", "lmexp.plugins", "lmexp.reading", "lmexp.redaction"),
     (),  # every config.py
     ("lmexp.config",),
     ("lmexp.tokenizers", "lmexp.metrics", "lmexp.models.layers"),
