@@ -113,9 +113,8 @@ def resume(path: str | Path, *, allow_changed_data: bool = False) -> Run:
     from lmexp.errors import RunError
     from lmexp.runs.data import accept_changed_data, reopen_data
     from lmexp.runs.data_progress import shown
-    from lmexp.runs.folder import lock, read_state
+    from lmexp.runs.folder import lock, read_state, stand_where_made
     from lmexp.runs.ranks import Ranks
-    from lmexp.runs.requests import go_to
     from lmexp.runs.start import check_custom
 
     run_dir = Path(path).absolute()
@@ -124,7 +123,7 @@ def resume(path: str | Path, *, allow_changed_data: bool = False) -> Run:
     check_custom(record.config)
     if read_state(run_dir).state == "done":
         raise RunError(f"{path}: the run is done; look at {run_dir}/report.html, or start another one")
-    go_to(Path(record.cwd))
+    stand_where_made(run_dir, record)
     with lock(run_dir), shown(print) as progress:  # what is wrong with the data is said before processes are started
         if allow_changed_data:
             record = accept_changed_data(run_dir, record, progress)

@@ -37,7 +37,10 @@ def _run_workers(work: Path, run_dir: Path, world_size: int, threads_per_process
     """Start torchrun and pass signals on to it; raise what the first failing process said."""
     failure = run_dir / LOGS_DIR / "failure.json"
     failure.unlink(missing_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads_per_process), FAILURE_VARIABLE: str(failure.absolute())}
+    environment = plugins.child_environment() | {
+        "OMP_NUM_THREADS": str(threads_per_process),
+        FAILURE_VARIABLE: str(failure.absolute()),
+    }
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}"]
     packages = [argument for name in plugins.trusted() for argument in ("-p", name)]
     with open(run_dir / LOGS_DIR / "torchrun.log", "ab") as log:

@@ -6,13 +6,15 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmexp import __version__
-from lmexp.config.freeze import RunRecord, read_record
+from lmexp.config.freeze import RunRecord, read_body, read_record
 from lmexp.errors import LmexpError, Stopped
-from lmexp.paths import CHECKPOINTS_DIR, CONFIG_YAML, LOGS_DIR, RECEIPT_JSON, STATE_JSON
+from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, LOGS_DIR, RECEIPT_JSON, STATE_JSON, WANDB_DIR
+from lmexp.redaction import redact
 from lmexp.runs import folder
 from lmexp.runs.data import describe, reopen_data
 from lmexp.runs.data_progress import Lines
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 def execute(run_dir: Path) -> None:
     """Bring the run to its end. Raises what went wrong, Stopped or KeyboardInterrupt, after state.json says so."""
     ranks = Ranks.from_environment()
+    for inner in (LOGS_DIR, CHECKPOINTS_DIR, EVALUATION_DIR):  # who copies a run may leave out empty folders
+        (run_dir / inner).mkdir(exist_ok=True)
     with folder.lock(run_dir) if ranks.is_first else nullcontext(), rank_log(run_dir, ranks.rank) as note:
         try:
             _execute(run_dir, ranks, note)
@@ -96,8 +100,6 @@ def _start_tracking(
     if not ranks.is_first:
         ranks.barrier()
         return None
-    import yaml
-
     from lmexp.tracking.receipt import receipt, write_receipt
     from lmexp.tracking.tracker import cut_back_run
     from lmexp.training import checkpoints
@@ -114,9 +116,18 @@ def _start_tracking(
         "exact_data_order": cache is not None or "not guaranteed: the data module is the user's",
         "deterministic": record.config.trainer.deterministic,
     }
-    write_receipt(run_dir / RECEIPT_JSON, receipt(facts, folder=Path(record.cwd)))
-    plain = yaml.safe_load((run_dir / CONFIG_YAML).read_text(encoding="utf-8"))
-    tracker: Tracker = record.config.logger.build(run_dir, run_id=record.wandb_id, name=record.name, run_config=plain)
+    # git runs filters that a repository names, so never in one inside a run folder, which somebody may have sent
+    here = run_dir.resolve().parent if Path.cwd().is_relative_to(run_dir.resolve()) else Path.cwd()
+    write_receipt(run_dir / RECEIPT_JSON, receipt(facts, folder=here))
+    plain = redact(read_body(run_dir)["config"])
+    logger = record.config.logger
+    if getattr(logger, "sync", "off") == "auto" and not folder.made_here(run_dir, record):
+        say(
+            f"the run was made elsewhere or by somebody else, so nothing is uploaded to the W&B project that it names; "
+            f"to do it yourself: wandb beta sync {run_dir / WANDB_DIR}"
+        )
+        logger = replace(logger, sync="off")
+    tracker: Tracker = logger.build(run_dir, run_id=record.wandb_id, name=record.name, run_config=plain)
     ranks.barrier()
     return tracker
 

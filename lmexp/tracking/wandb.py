@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
-from lmexp.paths import LOGS_DIR
+from lmexp.paths import LOGS_DIR, WANDB_DIR
 from lmexp.redaction import redact
 from lmexp.tracking import upload
 from lmexp.tracking.config import WandbLoggerConfig
@@ -32,7 +32,6 @@ from lmexp.tracking.rows import Number
 
 log = logging.getLogger(__name__)
 
-WANDB_DIR = "wandb"
 UPLOAD_LOG = "wandb-sync.log"
 CLOSE_SECONDS = 15.0
 """How long the end of a run waits for the last rows to be written and uploaded."""
