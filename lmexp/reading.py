@@ -39,8 +39,8 @@ def open_file(path: Path, error: type[UserError], *, follow: bool = False) -> Bu
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)  # a pipe doesn't wait
     try:
         descriptor = os.open(path, flags)
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, NotADirectoryError) as found:
+        raise FileNotFoundError(found.errno, found.strerror, str(path)) from None
     except OSError as found:
         if found.errno == errno.ELOOP and not follow:
             raise error(f"{path}: it is a symbolic link; expected a file: put a copy in its place") from None

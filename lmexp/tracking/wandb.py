@@ -201,6 +201,7 @@ def _start_upload(folder: Path, fragment: Path, base_url: str, seconds: float) -
     }
     environment = {k: v for k, v in os.environ.items() if k not in dropped} | {
         "WANDB_DIR": str(folder),
+        "WANDB_BASE_URL": base_url,  # whatever a settings file in the folder says
         "WANDB_CACHE_DIR": str(folder / WANDB_DIR / "cache"),
         "WANDB_ERROR_REPORTING": "false",
     }

@@ -166,8 +166,8 @@ def fit(
         if resumed is None or isinstance(error, LmexpError) or not _while_restoring(error):
             raise
         raise CheckpointError(
-            f"{resumed}: its state isn't that of this run ({type(error).__name__}: {error}); lmexp or Lightning of another "
-            f"version wrote it, or it was changed"
+            f"{resumed}: its state isn't that of this run ({type(error).__name__}: {error}); another version of lmexp "
+            f"or Lightning wrote it, or it was changed"
         ) from error
 
 
