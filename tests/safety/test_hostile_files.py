@@ -49,7 +49,7 @@ class Sent:
 
     @property
     def run(self) -> Path:
-        (found,) = self.folder.glob("outputs/text_files-gpt/*/run.json")
+        (found,) = self.folder.glob("outputs/*/*/run.json")
         return found.parent
 
     @property
@@ -108,7 +108,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main(["train", *TINY, "launcher.threads_per_process=1", "tokenizer=char"]) == 0
     finally:
         os.chdir(before)
-    (run,) = folder.glob("outputs/text_files-gpt/*/run.json")
+    (run,) = folder.glob("outputs/*/*/run.json")
     state = json.loads((run.parent / "state.json").read_text()) | {"state": "failed", "phase": "training"}
     (run.parent / "state.json").write_text(json.dumps(state))
     return folder
@@ -441,6 +441,7 @@ def test_a_run_that_was_sent_with_its_cache_is_evaluated_and_resumed(sent: Sent)
 
 
 def test_the_list_of_runs_says_which_could_not_be_read(sent: Sent, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(sent.folder, sent.folder.with_name("original"))
     planted: dict[str, Plant] = {
         "deep": lambda s: (s.run / "run.json").write_text(DEEP),
         "pipe": lambda s: pipe(s.run / "run.json"),
@@ -450,13 +451,15 @@ def test_the_list_of_runs_says_which_could_not_be_read(sent: Sent, capsys: pytes
         "escape": lambda s: s.change(s.run / "state.json", state="failed", message="\x1b[2J\x1b]0;x\x07 gone"),
         "summary": lambda s: (s.run / "evaluation" / "summary.json").write_text('{"rows": 1}'),
     }
+    home, listed = sent.run.parent, sent.folder / "outputs"
     for name, plant in planted.items():
         other = Sent(sent.folder.with_name(name), sent.marker, sent.elsewhere)
-        shutil.copytree(sent.folder, other.folder)
+        shutil.copytree(sent.folder.with_name("original"), other.folder)
+        found = other.run
         plant(other)
-        shutil.move(other.run, sent.folder / "outputs" / "text_files-gpt" / name)
+        found.rename(home / name)
     capsys.readouterr()
-    assert main(["runs", str(sent.folder / "outputs")]) == 0
+    assert main(["runs", str(listed)]) == 0
     said = capsys.readouterr().out
     assert said.count("unreadable") == 6
     assert len(said.splitlines()) == 1 + 1 + len(planted)
