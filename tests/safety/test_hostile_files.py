@@ -159,7 +159,7 @@ def report(sent: Sent) -> int:
 
 
 def load(sent: Sent) -> object:
-    return lmexp.load(sent.run, weights="latest")
+    return lmexp.load(sent.run, weights="12")  # by its number: no other will do
 
 
 def state(sent: Sent) -> object:
@@ -213,7 +213,7 @@ CASES: dict[str, tuple[Plant, Command, str]] = {
     "pickle as state.json": (lambda s: (s.run / "state.json").write_bytes(s.pickle(SYSTEM)), resume, "state.json"),
     "pickle as metrics": (lambda s: (s.run / "metrics.jsonl").write_bytes(s.pickle(SYSTEM) + b"\n"), resume, "metrics"),
     "pickle as tokenizer": (lambda s: (s.run / "tokenizer.json").write_bytes(s.pickle(SYSTEM)), generate, "tokenizer"),
-    "pickle as manifest": (lambda s: (s.step / MANIFEST).write_bytes(s.pickle(SYSTEM)), resume, MANIFEST),
+    "pickle as manifest": (lambda s: (s.step / MANIFEST).write_bytes(s.pickle(SYSTEM)), load, MANIFEST),
     "pickle as weights": (lambda s: s.put(MODEL, s.pickle(SYSTEM)), generate, MODEL),
     "torch archive as weights": (lambda s: s.put(MODEL, payloads.torch_archive(s.pickle(SYSTEM))), load, MODEL),
     "TorchScript as weights": (lambda s: s.put(MODEL, payloads.torch_script()), load, MODEL),
@@ -261,16 +261,16 @@ CASES: dict[str, tuple[Plant, Command, str]] = {
     "LATEST goes up": (lambda s: (s.run / "checkpoints/LATEST").write_text("../../../elsewhere\n"), generate, "LATEST"),
     "LATEST is absolute": (lambda s: (s.run / "checkpoints/LATEST").write_text(f"{s.elsewhere}\n"), generate, "LATEST"),
     "BEST goes up": (lambda s: (s.run / "checkpoints/BEST").write_text(f"../checkpoints/{STEP}\n"), best, "BEST"),
-    "file in a manifest goes up": (lambda s: s.sign(files={"../../run.json": "0" * 64}), generate, MANIFEST),
+    "file in a manifest goes up": (lambda s: s.sign(files={"../../run.json": "0" * 64}), load, MANIFEST),
     "alias of a tensor that isn't there": (lambda s: s.sign(aliases={"x": "../y"}), generate, MODEL),
     "alias over a tensor": (
         lambda s: s.sign(aliases={"token_embedding.weight": "final_norm.weight"}),
         generate,
         MODEL,
     ),
-    "aliases that are a list": (lambda s: s.sign(aliases=["x"]), generate, MANIFEST),
-    "manifest of another step": (lambda s: s.sign(step=3), generate, STEP),
-    "manifest of an unknown version": (lambda s: s.change(s.step / MANIFEST, version=99), generate, MANIFEST),
+    "aliases that are a list": (lambda s: s.sign(aliases=["x"]), load, MANIFEST),
+    "manifest of another step": (lambda s: s.sign(step=3), load, STEP),
+    "manifest of an unknown version": (lambda s: s.change(s.step / MANIFEST, version=99), load, MANIFEST),
     "run_id goes up": (lambda s: s.change(s.run / "run.json", run_id="../../x"), resume, "run_id"),
     "experiment goes up": (lambda s: s.change(s.run / "run.json", experiment="../x"), resume, "experiment"),
     "wandb_id goes up": (lambda s: s.change(s.run / "run.json", wandb_id="../../x"), resume, "wandb_id"),
@@ -302,7 +302,11 @@ CASES: dict[str, tuple[Plant, Command, str]] = {
         "doesn't choose which of your files are read",
     ),
     "corpus elsewhere on resume": (
-        lambda s: (shutil.rmtree(s.cache), s.config(data__path=str(s.elsewhere))),
+        lambda s: (
+            shutil.rmtree(s.cache),
+            s.config(data__path=str(s.elsewhere)),
+            s.change(s.run / "run.json", cwd="/"),
+        ),
         resume,
         "doesn't choose which of your files are read",
     ),
@@ -353,7 +357,7 @@ CASES: dict[str, tuple[Plant, Command, str]] = {
     ),
     "deep tokenizer": (lambda s: (s.run / "tokenizer.json").write_text(DEEP), generate, "tokenizer.json"),
     "deep metrics": (lambda s: (s.run / "metrics.jsonl").write_text(DEEP + "\n"), resume, "metrics.jsonl"),
-    "deep manifest": (lambda s: (s.step / MANIFEST).write_text(DEEP), generate, MANIFEST),
+    "deep manifest": (lambda s: (s.step / MANIFEST).write_text(DEEP), load, MANIFEST),
     "a key twice": (
         lambda s: (s.run / "run.json").write_text('{"run_id": "y", ' + (s.run / "run.json").read_text()[1:]),
         generate,
@@ -429,9 +433,19 @@ def test_the_pickles_are_live(tmp_path: Path) -> None:
     assert not dead
 
 
+def test_a_hostile_newest_checkpoint_is_told_and_the_one_before_is_used(
+    sent: Sent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sent.step / MANIFEST).write_bytes(sent.pickle(SYSTEM))
+    assert resume(sent) == 0
+    said = capsys.readouterr().out
+    assert f"{STEP}/{MANIFEST}: not JSON" in said
+    assert "using the checkpoint before it" in said
+
+
 def test_a_run_behind_a_link_works_as_before(sent: Sent) -> None:
     (sent.folder / "by-link").symlink_to(sent.run)
-    assert lmexp.load(sent.folder / "by-link").step == 12
+    assert lmexp.load(sent.folder / "by-link").step == 10
     assert main(["report", str(sent.folder / "by-link")]) == 0
 
 
@@ -447,9 +461,16 @@ def test_the_list_of_runs_says_which_could_not_be_read(sent: Sent, capsys: pytes
         "pipe": lambda s: pipe(s.run / "run.json"),
         "linked": lambda s: link(s.run / "metrics.jsonl", s.elsewhere / "metrics.jsonl"),
         "sparse": lambda s: sparse(s.run / "metrics.jsonl"),
-        "words": lambda s: (s.run / "metrics.jsonl").write_text('{"step": "x", "validation/loss": "y"}\n'),
+        "words": lambda s: (
+            (s.run / "metrics.jsonl").write_text('{"step": "x", "validation/loss": "y"}\n'),
+            (s.run / "evaluation" / "summary.json").unlink(),
+            s.change(s.run / "state.json", state="done"),
+        ),
         "escape": lambda s: s.change(s.run / "state.json", state="failed", message="\x1b[2J\x1b]0;x\x07 gone"),
-        "summary": lambda s: (s.run / "evaluation" / "summary.json").write_text('{"rows": 1}'),
+        "summary": lambda s: (
+            (s.run / "evaluation" / "summary.json").write_text('{"rows": 1}'),
+            s.change(s.run / "state.json", state="done"),
+        ),
     }
     home, listed = sent.run.parent, sent.folder / "outputs"
     for name, plant in planted.items():
