@@ -122,9 +122,8 @@ def resume(path: str | Path, overrides: list[str] | None = None, *, allow_change
     from lmexp.runs.data import accept_changed_data, reopen_data
     from lmexp.runs.data_progress import shown
     from lmexp.runs.execute import finish
-    from lmexp.runs.folder import lock, read_state
+    from lmexp.runs.folder import lock, read_state, stand_where_made
     from lmexp.runs.ranks import Ranks
-    from lmexp.runs.requests import go_to
     from lmexp.runs.resume import change_run, refuse_done
     from lmexp.runs.start import check_custom
 
@@ -140,7 +139,7 @@ def resume(path: str | Path, overrides: list[str] | None = None, *, allow_change
     lacks_report = (state.state, state.phase) == ("done", "evaluating")
     if changes or not lacks_report:
         refuse_done(Path(path), config, changes)
-    go_to(Path(record.cwd))
+    stand_where_made(run_dir, record)
     with _telling_how_to_go_on(run_dir):
         if lacks_report and not changes:
             with lock(run_dir, patience=PATIENCE):

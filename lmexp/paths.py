@@ -28,6 +28,23 @@ GENERATED_JSON = "generated.json"
 REPORT_HTML = "report.html"
 DATA_CARD_JSON = "data_card.json"
 DATA_CARD_HTML = "data_card.html"
+WANDB_DIR = "wandb"
+
+RUN_FILES = (
+    RUN_JSON,
+    CONFIG_YAML,
+    STATE_JSON,
+    RECEIPT_JSON,
+    METRICS_JSONL,
+    TIMINGS_JSONL,
+    DISCARDED_JSONL,
+    LOSSES_F64,
+    TOKENIZER_JSON,
+    LOCK,
+    REPORT_HTML,
+)
+RUN_FOLDERS = (CHECKPOINTS_DIR, LOGS_DIR, EVALUATION_DIR, WANDB_DIR)
+"""What a run folder holds of ours."""
 
 
 def default_root() -> str:

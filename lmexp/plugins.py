@@ -68,6 +68,13 @@ def trusted() -> list[str]:
     return [name for name, origin in _trusted.items() if origin == "-p"]
 
 
+def child_environment() -> dict[str, str]:
+    """Environment in which a Python process of ours can import what this one can, and nothing else from the folder in
+    which it stands: that may be a run folder that somebody sent."""
+    paths = [os.path.abspath(path) for path in sys.path]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+
+
 def code_digest(cls: type) -> str | None:
     """SHA-256 of the file that defines a class of the user's, so that what was made by other code is not taken for what
     this code would make; None for lmexp's own, whose version tells.

@@ -22,6 +22,7 @@ LAYERS = (
         "lmexp.errors",
         "lmexp.paths",
         "lmexp.files",
+        "lmexp.reading",
         "lmexp.checks",
         "lmexp.plugins",
         "lmexp.redaction",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from contextlib import nullcontext
 from typing import NoReturn
@@ -68,8 +69,14 @@ def main(argv: list[str]) -> int:
     except LmexpError as error:
         if os.environ.get("LMEXP_TRACEBACK"):
             raise
-        print("\n".join(["error:", *(f"  {line}" for line in str(error).splitlines())]), file=sys.stderr)
+        print(printable("\n".join(["error:", *(f"  {line}" for line in str(error).splitlines())])), file=sys.stderr)
         return error.exit_code
+
+
+def printable(text: str) -> str:
+    """Text of files for a terminal: what would control it, or turn its letters round, is shown as an escape."""
+    escaped = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", lambda m: ascii(m[0])[1:-1], text)
+    return escaped.encode(errors="backslashreplace").decode()
 
 
 def _main(argv: list[str]) -> int:

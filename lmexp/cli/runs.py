@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmexp.cli.arguments import Parser
+from lmexp.cli.main import printable
 from lmexp.paths import default_root
 
 
@@ -19,7 +20,8 @@ def run(argv: list[str]) -> int:
     if not root.is_dir():
         raise RunError(f"{root}: there is no such folder; runs lie in outputs/, LMEXP_OUTPUTS or run.root=...")
     rows = [
-        (str(r.path), r.state, "" if r.step is None else str(r.step), r.result.partition("\n")[0]) for r in runs(root)
+        (printable(str(r.path)), r.state, "" if r.step is None else str(r.step), printable(r.result.partition("\n")[0]))
+        for r in runs(root)
     ]
     if not rows:
         print(f"no runs in {root}; `lmexp train` makes one")

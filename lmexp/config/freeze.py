@@ -26,12 +26,16 @@ from lmexp.config.overrides import escaped
 from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, HELD, SCHEMAS
 from lmexp.errors import ConfigError, RunError
 from lmexp.files import write_atomically
-from lmexp.paths import CONFIG_YAML, RUN_JSON
+from lmexp.paths import CONFIG_YAML, RUN_FILES, RUN_FOLDERS, RUN_JSON
 from lmexp.plugins import did_you_mean, trusted
+from lmexp.reading import check_folder, read_format
 from lmexp.redaction import SHORTEST_SECRET, is_secret_variable, redact
 
 FORMAT = "lmexp.run"
 VERSION = 3
+MOST_REFERENCES = 16
+"""Of one value to another in run.json, which are resolved when it is written, but for those beside an environment
+variable. Each may double the text; more than a few would fill the memory."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -147,11 +151,9 @@ def write_config_yaml(run_dir: Path, plain: dict[str, Any]) -> dict[str, Any]:
 def read_record(run_dir: Path) -> RunRecord:
     """Read a run folder's run.json back into typed configs; RunError if it isn't one."""
     body = read_body(run_dir)
-    missing = [name for name in RunRecord.__slots__ if name not in body]
-    if missing:
-        raise RunError(f"{run_dir / RUN_JSON}: lacks {', '.join(missing)}; the file is damaged")
     values = {name: body[name] for name in RunRecord.__slots__ if name != "config"}
     try:
+        _check_references(body["config"])
         config = to_config("train", body["config"])
     except ConfigError as error:
         packages = "".join(f"-p {name} " for name in body["plugins"])
@@ -165,7 +167,7 @@ def require_plugins(run_dir: Path, command: str) -> None:
 
     command: what was typed after lmexp, e.g. "resume outputs/...".
     """
-    missing = [name for name in read_body(run_dir).get("plugins", []) if name not in trusted()]
+    missing = [name for name in read_body(run_dir)["plugins"] if name not in trusted()]
     if missing:
         packages = " ".join(f"-p {name}" for name in [*trusted(), *missing])
         raise RunError(
@@ -175,18 +177,22 @@ def require_plugins(run_dir: Path, command: str) -> None:
 
 
 def read_body(run_dir: Path) -> dict[str, Any]:
-    """run.json as plain data, its format and version checked."""
+    """run.json as plain data: its format, version and facts checked, and that nothing of ours leads out of the folder.
+
+    Everything that opens a run begins here, so that it can trust the folder from then on.
+    """
     path = run_dir / RUN_JSON
-    if not path.is_file():
-        raise RunError(_not_a_run(run_dir))
+    check_folder(run_dir, RunError, files=RUN_FILES, folders=RUN_FOLDERS)
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"{path}: not JSON ({error}); the file is damaged") from None
-    if not isinstance(body, dict) or body.get("format") != FORMAT:
-        raise RunError(f"{path}: expected a file of format {FORMAT}")
-    if body.get("version") != VERSION:
-        raise RunError(f"{path}: version {body.get('version')}; this lmexp reads version {VERSION}")
+        body = read_format(path, RunError, FORMAT, VERSION)
+    except FileNotFoundError:
+        raise RunError(_not_a_run(run_dir)) from None
+    missing = [name for name in RunRecord.__slots__ if name not in body]
+    if missing:
+        raise RunError(f"{path}: lacks {', '.join(missing)}; the file is damaged")
+    for name, (fits, expected) in _FACTS.items():
+        if not fits(body[name]):
+            raise RunError(f"{path}: {name} is {repr(body[name])[:200]}; expected {expected}; lmexp didn't write this")
     return body
 
 
@@ -207,6 +213,8 @@ def to_config(command: str, plain: dict[str, Any]) -> Any:
     for group in BASES:
         if group in plain and plain[group] is not None:
             if group in DICT_GROUPS:
+                if not isinstance(plain[group], dict):
+                    raise ConfigError(f"{group} is a {type(plain[group]).__name__}; expected nodes by name")
                 for name, node in plain[group].items():
                     root[group][name] = _schema(f"{group}.{name}", group, node)
             else:
@@ -218,10 +226,14 @@ def to_config(command: str, plain: dict[str, Any]) -> Any:
             root[outer][inner][name] = _schema(f"{place}.{name}", group, node)
     try:
         return OmegaConf.to_object(OmegaConf.merge(root, plain))
+    except ConfigError:
+        raise
     except (OmegaConfBaseException, AttributeError) as error:
         from lmexp.config.translate import in_words
 
         raise ConfigError(in_words(error)) from error
+    except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ConfigError(f"the values don't fit each other ({type(error).__name__}: {error})") from error
 
 
 def _schema(where: str, group: str, node: Any) -> DictConfig:
@@ -262,6 +274,69 @@ def _map_text(plain: Any, change: Callable[[str, str], str], key: str = "") -> A
     if isinstance(plain, list | tuple):
         return [_map_text(value, change, f"{key}.{i}") for i, value in enumerate(plain)]
     return change(key, plain) if isinstance(plain, str) else plain
+
+
+def _check_references(config: dict[str, Any]) -> None:
+    """ConfigError where values refer to others so often that resolving them could fill the memory."""
+    n_references = 0
+
+    def count(key: str, text: str) -> str:
+        nonlocal n_references
+        n_references += len(re.findall(r"(?<!\\)\$\{(?!oc\.env:)", text))
+        if n_references > MOST_REFERENCES:
+            raise ConfigError(
+                f"{key}: more than {MOST_REFERENCES} values refer to others with ${{...}}; run.json holds them resolved"
+            )
+        return text
+
+    _map_text(config, count)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\w[\w.+-]{0,254}", value) is not None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are(one: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(one(item) for item in value)
+
+
+_NAME = (_is_name, "letters, digits and any of _ . + - (it names a file or folder)")
+_FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "run_id": _NAME,
+    "experiment": _NAME,
+    "name": _NAME,
+    "wandb_id": _NAME,
+    "created": (_is_text, "text"),
+    "lmexp": (_is_text, "text"),
+    "cwd": (lambda value: _is_text(value) and os.path.isabs(value) and "\0" not in value, "an absolute path"),
+    "overrides": (_are(_is_text), "a list of text"),
+    "plugins": (
+        _are(lambda value: _is_text(value) and all(part.isidentifier() for part in value.split("."))),
+        "names of packages",
+    ),
+    "data_fingerprints": (
+        _are(lambda value: _is_text(value) and re.fullmatch("[0-9a-f]{64}", value) is not None),
+        "SHA-256s in hex",
+    ),
+    "from_run": (lambda value: value is None or _NAME[0](value), "a name or null"),
+    "initial_weights": (
+        lambda value: (
+            value is None
+            or (isinstance(value, dict) and value.keys() == {"path", "sha256"} and all(map(_is_text, value.values())))
+        ),
+        "path and sha256, or null",
+    ),
+    "changes": (
+        _are(lambda value: isinstance(value, dict) and value.keys() == {"when", "step", "overrides", "changed"}),
+        "a list of objects with when, step, overrides and changed",
+    ),
+    "config": (lambda value: isinstance(value, dict), "an object"),
+}
+"""Fact of run.json -> whether a value is one, and what it should be."""
 
 
 def _not_a_run(run_dir: Path) -> str:

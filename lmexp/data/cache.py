@@ -24,7 +24,7 @@ is whole. Beside the caches, corpora/ holds what is known of each source (survey
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -39,12 +39,14 @@ from lmexp.data.building import CACHE_JSON, FORMAT, VERSION, Build
 from lmexp.data.config import CorpusConfig
 from lmexp.data.progress import Progress, silent
 from lmexp.data.shared_work import GoneError, remove
+from lmexp.data.split import SPLIT_NAMES
 from lmexp.data.summary import summarize
 from lmexp.data.surveying import CORPORA, Surveyor
 from lmexp.data.tokenizing import TOKENIZER_JSON
 from lmexp.data.worker import Crew
 from lmexp.data.writing import map_array
 from lmexp.errors import DataError
+from lmexp.reading import check_folder, check_format, read_object
 from lmexp.tokenizers import base as tokenizers
 from lmexp.tokenizers.config import TokenizerConfig
 
@@ -52,6 +54,8 @@ ATTEMPTS = 3
 """Times that a cache is begun anew after others have removed what was made of it."""
 PASSING = re.compile(r"\.[0-9a-f]{16}(-[0-9a-f]{8})?\.(once|partial|once\.partial|gone)")
 """Names of what processes leave behind that were killed."""
+TOKEN_DTYPES = ("uint8", "uint16", "uint32")
+"""Of the tokens, and of the bytes that each covers."""
 ABANDONED_SECONDS = 7 * 86_400
 """What was begun and not touched for so long is removed."""
 
@@ -90,6 +94,8 @@ class TokenSplit:
         self.sources = {source: SourceRange(**places) for source, places in facts["sources"].items()}
         self.tokens = _open(path / f"{name}.tokens", dtype, 1 + self.n_tokens)
         self.document_starts: Ints = _open(path / f"{name}.documents", "int64", self.n_documents + 1)
+        if self.document_starts[0] != 1 or self.document_starts[-1] != 1 + self.n_tokens:
+            raise ValueError(f"{name}.documents doesn't fit {name}.tokens")
         self._token_bytes = token_bytes
         self._bytes = None
         if token_bytes is None:
@@ -119,6 +125,7 @@ class TokenCache:
     """An opened token cache. splits: train, and validation and test where text was held out or given for them."""
 
     def __init__(self, path: Path) -> None:
+        check_folder(path, DataError, files={*os.listdir(path)} - {PLANS}, folders=[PLANS])
         facts = _read_facts(path)
         self.path = path
         self.facts = facts
@@ -126,9 +133,14 @@ class TokenCache:
         self.fingerprint: str = facts["fingerprint"]
         self.tokenizer = tokenizers.load(path / TOKENIZER_JSON)
         table = self.tokenizer.token_bytes()
-        self.splits = {
-            name: TokenSplit(path, name, facts["dtype"], split, table) for name, split in facts["splits"].items()
-        }
+        try:
+            self.splits = {
+                name: TokenSplit(path, name, facts["dtype"], split, table) for name, split in facts["splits"].items()
+            }
+        except DataError:
+            raise
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, f"{CACHE_JSON} doesn't fit the files ({type(error).__name__}: {error})") from error
 
 
 def prepare(
@@ -225,6 +237,10 @@ def _gather(array: NDArray[Any], starts: Ints, length: int) -> Ints:
     return every[starts].astype(np.int64)
 
 
+PLANS = "plans"
+"""Folder of the plans of rows in a cache, see lmexp.data.plans."""
+
+
 def _open(path: Path, dtype: str, n: int) -> NDArray[Any]:
     try:
         return map_array(path, dtype, n)
@@ -236,17 +252,39 @@ def _open(path: Path, dtype: str, n: int) -> NDArray[Any]:
 
 def _read_facts(path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads((path / CACHE_JSON).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        facts: dict[str, Any] = read_object(path / CACHE_JSON, DataError)
+    except (OSError, DataError) as error:
         raise _damaged(path, f"{CACHE_JSON} can't be read ({error})") from error
-    found = (facts.get("format"), facts.get("version"))
-    if found != (FORMAT, VERSION):
-        raise DataError(
-            f"{path / CACHE_JSON}: expected format {FORMAT!r} version {VERSION}, got {found[0]!r} version "
-            f"{found[1]!r}; another version of lmexp wrote it: use another folder with data.cache_dir=FOLDER"
-        )
-    assert isinstance(facts, dict)
+    check_format(facts, path / CACHE_JSON, DataError, FORMAT, VERSION)
+    wrong = next((key for key, fits in _fits(facts).items() if not fits), None)
+    if wrong is not None:
+        raise _damaged(path, f"{CACHE_JSON} has {wrong} {repr(facts.get(wrong))[:200]}, which lmexp doesn't write")
     return facts
+
+
+def _fits(facts: dict[str, Any]) -> dict[str, bool]:
+    """Whether each value of cache.json is of the kind that it should be."""
+    splits, sources = facts.get("splits"), facts.get("sources")
+    counted = ("n_read", "n_documents", "n_bytes", "n_duplicates")
+    return {
+        "fingerprint": re.fullmatch("[0-9a-f]{64}", str(facts.get("fingerprint"))) is not None,
+        "dtype": facts.get("dtype") in TOKEN_DTYPES,
+        "tokenizer": isinstance(facts.get("tokenizer"), dict),
+        "splits": isinstance(splits, dict)
+        and "train" in splits
+        and all(
+            name in SPLIT_NAMES and isinstance(split, dict) and split.get("n_bytes_dtype") in (None, *TOKEN_DTYPES)
+            for name, split in splits.items()
+        ),
+        "sources": isinstance(sources, dict)
+        and all(
+            isinstance(source, dict)
+            and all(type(source.get(name)) is int for name in counted)
+            and all(isinstance(source.get(name), dict) for name in ("split", "cleaning", "n_dropped", "n_quarantined"))
+            and all(type(n) is int for name in ("n_dropped", "n_quarantined") for n in source[name].values())
+            for source in sources.values()
+        ),
+    }
 
 
 def _damaged(path: Path, what: str) -> DataError:

@@ -6,14 +6,13 @@ takes bounded memory and a few seconds at most: what is counted on a sample says
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmexp.data import survey
 from lmexp.data.cache import TokenCache, TokenSplit
 from lmexp.data.config import CorpusConfig
 from lmexp.data.survey import QUARANTINE
@@ -72,18 +71,15 @@ def quarantined(cache: TokenCache, n: int) -> dict[str, Any]:
     for source in cache.facts["sources"].values():
         for kind, count in source["n_quarantined"].items():
             by_kind[kind] = by_kind.get(kind, 0) + count
-    return {"n": sum(by_kind.values()), "by_kind": by_kind, "first": [*_json_lines(cache.path / QUARANTINE, n)]}
+    return {"n": sum(by_kind.values()), "by_kind": by_kind, "first": _first_bad(cache.path / QUARANTINE, n)}
 
 
-def _json_lines(path: Path, n: int) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        with open(path, encoding="utf-8") as file:
-            for line, _ in zip(file, range(n), strict=False):
-                entry = json.loads(line)
-                # what is set aside may hold half a surrogate pair, which no page can
-                for key in [key for key, value in entry.items() if isinstance(value, str)]:
-                    entry[key] = entry[key].encode(errors="backslashreplace").decode()
-                yield entry
+def _first_bad(path: Path, n: int) -> list[dict[str, Any]]:
+    """Entries of the quarantine; what is set aside may hold half a surrogate pair, which no page can."""
+    return [
+        {key: v.encode(errors="backslashreplace").decode() if isinstance(v, str) else v for key, v in entry.items()}
+        for entry in (survey.quarantined(path, n) if path.exists() else ())
+    ]
 
 
 def _split(cache: TokenCache, name: str, data: CorpusConfig) -> dict[str, Any]:

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmexp.errors import DataError
+from lmexp.reading import read_object
 
 if TYPE_CHECKING:
     from lmexp.data.cache import TokenCache, TokenSplit
@@ -118,17 +119,21 @@ def open_plan(cache: TokenCache, windows: str, sequence_length: int) -> Plan:
     """The plan that was made for a cache; DataError where it is damaged or another cache's."""
     folder = _folder(cache, windows, sequence_length)
     try:
-        facts = json.loads((folder / PLAN_JSON).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        facts = read_object(folder / PLAN_JSON, DataError)
+    except (OSError, DataError) as error:
         raise _damaged(folder, f"{PLAN_JSON} can't be read ({error})") from error
     wanted = _head(cache, windows, sequence_length)
     for key, value in wanted.items():
-        found = facts.get(key) if isinstance(facts, dict) else None
+        found = facts.get(key)
         if found != value:
             raise _damaged(folder, f"{PLAN_JSON} has {key} {found!r}, expected {value!r}")
     try:
+        if facts["splits"].keys() != cache.splits.keys():
+            raise KeyError("other splits than the cache")
         return Plan(folder, facts)
-    except (KeyError, TypeError, AttributeError) as error:
+    except DataError:
+        raise
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(folder, f"{PLAN_JSON} lacks what it should have ({error!r})") from error
 
 

@@ -15,7 +15,6 @@ changed less than 2 seconds before: within the tick of a file system's clock it 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from lmexp.data.sources.base import Bad, Source, Unit
 from lmexp.data.writing import map_array
 from lmexp.errors import DataError
+from lmexp.reading import lines_of, open_file, parse_object, read_format
 
 FORMAT = "lmexp.corpus"
 VERSION = 1
@@ -55,9 +55,7 @@ class Survey:
     """An opened survey: facts in memory, what belongs to each document memory-mapped."""
 
     def __init__(self, path: Path) -> None:
-        facts = json.loads((path / SURVEY_JSON).read_text(encoding="utf-8"))
-        if (facts["format"], facts["version"]) != (FORMAT, VERSION):
-            raise ValueError(f"format {facts['format']} version {facts['version']}")
+        facts = read_format(path / SURVEY_JSON, DataError, FORMAT, VERSION)
         self.path = path
         self.key: str = facts["key"]
         self.n_documents: int = facts["n_documents"]
@@ -78,7 +76,7 @@ class Survey:
 
     def first_bad(self) -> list[dict[str, Any]]:
         """The first few entries of the quarantine."""
-        return head(self.path / QUARANTINE, N_REASONS)
+        return quarantined(self.path / QUARANTINE, N_REASONS)
 
 
 def reasons(quarantine: Sequence[dict[str, Any]]) -> str:
@@ -138,7 +136,16 @@ class ChangedError(DataError):
         super().__init__(f"{where}: the files were changed while they were read; run it again")
 
 
-def head(path: Path, n: int) -> list[dict[str, Any]]:
-    """The first n lines of a file of JSON lines."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in islice(file, n)]
+def quarantined(path: Path, n: int) -> list[dict[str, Any]]:
+    """The first n entries of a quarantine.jsonl."""
+    with open_file(path, DataError) as file:
+        entries = [parse_object(line, path, DataError) for line in islice(lines_of(file, path, DataError), n)]
+    for entry in entries:
+        if not (
+            isinstance(entry.get("file"), str | None)
+            and isinstance(entry.get("line"), int | None)
+            and isinstance(entry.get("reason"), str)
+            and isinstance(entry.get("source", ""), str)
+        ):
+            raise DataError(f"{path}: {repr(entry)[:200]} is no entry that lmexp wrote; the file is damaged")
+    return entries

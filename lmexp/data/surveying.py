@@ -30,7 +30,7 @@ from lmexp.data.survey import (
     ChangedError,
     Survey,
     digest,
-    head,
+    quarantined,
     read,
     reasons,
 )
@@ -277,7 +277,7 @@ class _Watch:
             for name in self._units:
                 path = self._job.folder / name / QUARANTINE
                 if len(found) < N_REASONS and path.exists():
-                    found += head(path, N_REASONS - len(found))
+                    found += quarantined(path, N_REASONS - len(found))
             raise self._job.too_many(found)
 
 

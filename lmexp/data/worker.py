@@ -59,15 +59,14 @@ class Crew:
 
     def _start(self) -> None:
         packages = [argument for name in plugins.trusted() for argument in ("-p", name)]
-        paths = [os.path.abspath(path) for path in sys.path]  # what the parent can import, the worker can
         for _ in range(self._n):
             try:
                 worker = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "lmexp.data.worker", *packages],
+                    [sys.executable, "-m", "lmexp.data.worker", *packages],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                    env=plugins.child_environment(),
                 )
             except OSError:  # no more processes allowed: those that are there do the work
                 break

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lmexp.errors import RunError
 from lmexp.files import write_atomically
+from lmexp.reading import read_format
 
 FORMAT = "lmexp.evaluation"
 VERSION = 1
@@ -85,17 +86,9 @@ def write_summary(path: Path, rows: list[Row], *, checkpoint: str) -> None:
 def read_summary(path: Path) -> Summary:
     """The rows in a summary.json; RunError where it is missing, damaged or of another format or version."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_format(path, RunError, FORMAT, VERSION)
     except FileNotFoundError:
         raise RunError(f"there is no {path}; run lmexp evaluate to make it") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} can't be read as JSON ({error}); run lmexp evaluate to make it anew") from None
-    found = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
-    if found != (FORMAT, VERSION):
-        raise RunError(
-            f"{path}: expected format {FORMAT!r} version {VERSION}, got {found[0]!r} version {found[1]!r}; "
-            f"read it with the lmexp that wrote it, or run lmexp evaluate again"
-        )
     try:
         rows = [_row_from(entry) for entry in content["rows"]]
         return Summary(checkpoint=str(content["checkpoint"]), rows=rows)
@@ -145,7 +138,20 @@ def _row_from(entry: dict[str, Any]) -> Row:
     unknown = set(entry) - {field.name for field in fields(Row)}
     if unknown:
         raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
-    return Row(**entry)
+    row = Row(**entry)
+    for name, kinds in ROW_TYPES.items():
+        if not isinstance(getattr(row, name), kinds):
+            raise ValueError(f"{name} is {repr(getattr(row, name))[:80]}")
+    _check_finite(row)
+    return row
+
+
+ROW_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "split", "definition", "unit", "method", "status"), (str,)),
+    **dict.fromkeys(("estimate", "low", "high"), (float, int, type(None))),
+    **dict.fromkeys(("n", "n_clusters"), (int,)),
+    "higher_is_better": (bool, type(None)),
+}
 
 
 def _check_finite(row: Row) -> None:

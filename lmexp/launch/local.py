@@ -53,7 +53,10 @@ def _run_workers(work: Path, run_dir: Path, world_size: int, threads_per_process
     failure, exit_codes = logs / "failure.json", logs / "exit_codes.json"
     for path in (failure, exit_codes):
         path.unlink(missing_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads_per_process), FAILURE_VARIABLE: str(failure.absolute())}
+    environment = plugins.child_environment() | {
+        "OMP_NUM_THREADS": str(threads_per_process),
+        FAILURE_VARIABLE: str(failure.absolute()),
+    }
     torchrun = [sys.executable, "-m", "lmexp.launch.torchrun", str(os.getpid()), str(exit_codes.absolute())]
     settings = ["--standalone", f"--nproc-per-node={world_size}"]
     packages = [argument for name in plugins.trusted() for argument in ("-p", name)]

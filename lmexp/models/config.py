@@ -152,5 +152,5 @@ class CustomModelConfig(ModelConfig):
 
 def _nearest_divisor(number: int, wish: int) -> int:
     """The divisor of number that is nearest to wish; the smaller of two."""
-    divisors = (d for d in range(1, number + 1) if number % d == 0)
+    divisors = (d for d in range(1, min(number, 1 << 16) + 1) if number % d == 0)  # whatever stands in a file
     return min(divisors, key=lambda divisor: abs(divisor - wish))

@@ -7,8 +7,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmexp.errors import DataError
 from lmexp.files import write_atomically
 from lmexp.paths import DATA_CARD_HTML, DATA_CARD_JSON
+from lmexp.reading import read_object
 from lmexp.reports.charts import histogram, number_text
 from lmexp.reports.frame import framed
 
@@ -35,9 +37,9 @@ def write_card(cache: TokenCache, data: CorpusConfig, seed: int) -> Path:
 def _is_of(path: Path, settings: dict[str, Any], version: int) -> bool:
     """Whether a card was written for these settings by this version."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return bool((found["settings"], found["version"]) == (settings, version))
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_object(path, DataError)
+        return bool((found.get("settings"), found.get("version")) == (settings, version))
+    except (OSError, DataError):
         return False
 
 

@@ -5,7 +5,6 @@ A run may be unfinished, failed or of the user's own making: what is missing is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from lmexp import paths
 from lmexp.config.freeze import VERSION as RUN_VERSION
 from lmexp.errors import LmexpError, RunError
 from lmexp.evaluation.row import Summary, read_summary
+from lmexp.reading import check_folder, check_format, read_bytes, read_object
 from lmexp.runs.folder import State, read_state, state_now
 from lmexp.tracking.rows import read_rows
 
@@ -56,6 +56,7 @@ def read_run(run_dir: Path) -> RunFiles:
             f"{run_dir}: expected a run folder with {paths.RUN_JSON} or {paths.STATE_JSON}, found "
             f"{'neither' if run_dir.is_dir() else 'no such folder'}; see the runs there are with lmexp runs"
         )
+    check_folder(run_dir, RunError, files=paths.RUN_FILES, folders=paths.RUN_FOLDERS)
     evaluation = run_dir / paths.EVALUATION_DIR
     files = RunFiles()
     files.run = files.take("run", lambda: _json(run_dir / paths.RUN_JSON, "lmexp.run", RUN_VERSION), {})
@@ -68,7 +69,7 @@ def read_run(run_dir: Path) -> RunFiles:
     else:
         files.missing["evaluation"] = "the run has not been evaluated"
     files.samples = files.take("samples", lambda: _samples(evaluation / paths.GENERATED_JSON), [])
-    files.config = files.take("config", lambda: (run_dir / paths.CONFIG_YAML).read_text("utf-8"), "")
+    files.config = files.take("config", lambda: read_bytes(run_dir / paths.CONFIG_YAML, RunError).decode(), "")
     files.receipt = files.take("receipt", lambda: _json(run_dir / paths.RECEIPT_JSON), {})
     return files
 
@@ -97,14 +98,9 @@ def _rows(path: Path) -> list[JsonObject]:
 
 
 def _json(path: Path, expected_format: str | None = None, expected_version: int = 1) -> JsonObject:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a JSON object, got {type(content).__name__}")
-    if expected_format and (content.get("format"), content.get("version")) != (expected_format, expected_version):
-        raise ValueError(
-            f"expected format {expected_format} version {expected_version}, "
-            f"got {content.get('format')!r} version {content.get('version')!r}"
-        )
+    content: JsonObject = read_object(path, RunError)
+    if expected_format:
+        check_format(content, path, RunError, expected_format, expected_version)
     return content
 
 

@@ -47,7 +47,8 @@ FACTS = {
 def write_report(run_dir: Path) -> Path:
     """Write run_dir/report.html and return its path. RunError if run_dir is no run folder."""
     path = run_dir / paths.REPORT_HTML
-    write_atomically(path, page(read_run(run_dir), run_dir.name))
+    html = page(read_run(run_dir), run_dir.name)
+    write_atomically(path, html.encode(errors="backslashreplace"))  # file names that aren't UTF-8
     return path
 
 
@@ -206,9 +207,13 @@ def _curves(files: RunFiles) -> str:
 
 def _curve(name: str, series: list[Series]) -> str:
     title, unit = CURVES.get(name, (name, ""))
+    try:
+        chart = line_chart(title, series)
+    except ArithmeticError:
+        return _missing(f"{name} can't be drawn", "its figures are too large")
     only = series[0].label if len(series) == 1 and series[0].label not in (name, "train") else ""
     caption = ", ".join(filter(None, (title, only, unit)))
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{line_chart(title, series)}</figure>"
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{chart}</figure>"
 
 
 def _samples(files: RunFiles) -> str:

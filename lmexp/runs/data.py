@@ -7,7 +7,6 @@ changed in the meantime is refused, unless `lmexp resume RUN --allow-changed-dat
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,10 @@ from lmexp import __version__
 from lmexp.config.freeze import RunRecord, add_fingerprint
 from lmexp.data.config import CorpusConfig
 from lmexp.data.progress import Progress
-from lmexp.errors import DataError
-from lmexp.paths import RECEIPT_JSON, TOKENIZER_JSON, default_root
+from lmexp.errors import DataError, RunError
+from lmexp.paths import RECEIPT_JSON, RUN_JSON, TOKENIZER_JSON, default_root
+from lmexp.reading import read_object
+from lmexp.runs.folder import made_here
 from lmexp.runs.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -116,15 +117,24 @@ def _reopen(run_dir: Path, record: RunRecord, progress: Progress) -> TokenCache 
     from lmexp.data.plans import make_plan
 
     config, expected = record.config, record.data_fingerprints[-1]
-    roots = [cache_root(config)]
+    roots, ours = [cache_root(config)], made_here(run_dir, record)
     if config.data.cache_dir is None and run_dir.parent.parent != roots[0].parent:
         roots.append(run_dir.parent.parent / "cache")  # run and caches may have been moved together
+    if not ours:
+        roots.append(Path(record.cwd) / roots[0])  # the run alone may have been moved
     for root in roots:
         cache = open_prepared(root, expected)
         if cache is not None:
             if config.data.windows != "stream":
                 make_plan(cache, config.data.windows, config.data.sequence_length)
             return cache
+    if not ours:
+        raise DataError(
+            f"{run_dir}: its token cache {expected[:16]} is in none of {', '.join(map(str, roots))}, and the run was "
+            f"made elsewhere or by somebody else: its {RUN_JSON} doesn't choose which of your files are read. Look at "
+            f"`data` there, and make the cache yourself, with lmexp prepare and the same settings; or go on with the "
+            f"corpus that it names: lmexp resume {run_dir} --allow-changed-data"
+        )
     progress.say(f"the token cache {roots[0] / expected[:16]} is gone; reading the corpus again")
     try:
         cache = _prepare(config, config.tokenizer, progress)
@@ -169,11 +179,14 @@ def _checkpoint_fingerprint(run_dir: Path) -> str | None:
 def _differences(run_dir: Path, cache: TokenCache) -> str:
     """' (594 documents then, 593 now; ...)', as far as the receipt tells."""
     try:
-        receipt = json.loads((run_dir / RECEIPT_JSON).read_text(encoding="utf-8"))
-        then, version = receipt["data"], receipt["lmexp"]
-    except (OSError, ValueError, KeyError, TypeError):
+        receipt = read_object(run_dir / RECEIPT_JSON, RunError)
+        return _compared(receipt["data"], describe(cache), str(receipt["lmexp"]))
+    except (OSError, RunError, KeyError, TypeError, AttributeError):
         return " (documents, splits, cleaning, tokenizer or lmexp may have changed)"
-    now = describe(cache)
+
+
+def _compared(then: dict[str, Any], now: dict[str, Any], version: str) -> str:
+    """What has changed between two describe()."""
     told = [f"lmexp {version} then, {__version__} now"] if version != __version__ else []
     if then["tokenizer"] != now["tokenizer"]:
         told.append("the tokenizer's settings differ")

@@ -6,13 +6,14 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmexp import __version__
 from lmexp.config.freeze import RunRecord, read_body, read_record, write_config_yaml
 from lmexp.errors import Stopped
-from lmexp.paths import CHECKPOINTS_DIR, LOGS_DIR, LOSSES_F64, RECEIPT_JSON, STATE_JSON
+from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, LOGS_DIR, LOSSES_F64, RECEIPT_JSON, STATE_JSON, WANDB_DIR
 from lmexp.runs import folder
 from lmexp.runs.data import describe as describe_data
 from lmexp.runs.data import reopen_data
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 def execute(run_dir: Path) -> None:
     """Bring the run to its end. Raises what went wrong, Stopped or KeyboardInterrupt, after state.json says so."""
     ranks = Ranks.from_environment()
+    for inner in (LOGS_DIR, CHECKPOINTS_DIR, EVALUATION_DIR):  # who copies a run may leave out empty folders
+        (run_dir / inner).mkdir(exist_ok=True)
     lock = folder.lock(run_dir) if ranks.is_first else nullcontext()
     with StopRequest().installed() as stop, lock, rank_log(run_dir, ranks.rank) as note:
         try:
@@ -146,10 +149,19 @@ def _start_tracking(
         "exact_data_order": cache is not None or "not guaranteed: the data module is the user's",
         "deterministic": record.config.trainer.deterministic,
     }
-    path, now = run_dir / RECEIPT_JSON, receipt(facts, folder=Path(record.cwd))
+    # git runs filters that a repository names, so never in one inside a run folder, which somebody may have sent
+    here = run_dir.resolve().parent if Path.cwd().is_relative_to(run_dir.resolve()) else Path.cwd()
+    path, now = run_dir / RECEIPT_JSON, receipt(facts, folder=here)
     write_receipt(path, now if step is None else going_on(read_receipt(path), now, step=step))
     plain = write_config_yaml(run_dir, read_body(run_dir)["config"])  # again: resume may have changed the config
-    tracker: Tracker = record.config.logger.build(run_dir, run_id=record.wandb_id, name=record.name, run_config=plain)
+    logger = record.config.logger
+    if getattr(logger, "sync", "off") == "auto" and not folder.made_here(run_dir, record):
+        say(
+            f"the run was made elsewhere or by somebody else, so nothing is uploaded to the W&B project that it names; "
+            f"to do it yourself: wandb beta sync {run_dir / WANDB_DIR}"
+        )
+        logger = replace(logger, sync="off")
+    tracker: Tracker = logger.build(run_dir, run_id=record.wandb_id, name=record.name, run_config=plain)
     ranks.barrier()
     return tracker
 

@@ -19,15 +19,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from lmexp.errors import RunError
 from lmexp.files import write_atomically
-from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, LOCK, LOGS_DIR, STATE_JSON
+from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, LOCK, LOGS_DIR, STATE_JSON, default_root
+from lmexp.reading import open_file, read_format
+
+if TYPE_CHECKING:
+    from lmexp.config.freeze import RunRecord
 
 FORMAT = "lmexp.state"
 VERSION = 1
 STATES = ("created", "running", "done", "failed", "preempted", "interrupted")
+PHASES = ("training", "evaluating")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -90,23 +95,50 @@ def read_state(run_dir: Path) -> State:
     """state.json; RunError where it is missing or of an unknown format."""
     path = run_dir / STATE_JSON
     try:
-        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        body = read_format(path, RunError, FORMAT, VERSION)
+        state = State(**{name: body[name] for name in State.__slots__})
     except FileNotFoundError:
         raise RunError(f"{run_dir}: not a run folder, it holds no {STATE_JSON}") from None
-    except json.JSONDecodeError as error:
-        raise RunError(f"{path}: not JSON ({error}); the file is damaged") from None
-    if body.pop("format", None) != FORMAT or body.pop("version", None) != VERSION:
-        raise RunError(f"{path}: expected format {FORMAT}, version {VERSION}")
-    try:
-        return State(**{name: body[name] for name in State.__slots__})
     except KeyError as error:
         raise RunError(f"{path}: lacks {error}; the file is damaged") from None
+    fits = {
+        "state": state.state in STATES,
+        "phase": state.phase in PHASES,
+        "step": state.step is None or type(state.step) is int,
+        **{name: isinstance(getattr(state, name), str) for name in ("message", "updated", "host")},
+        "pid": type(state.pid) is int,
+    }
+    for name, well in fits.items():
+        if not well:
+            raise RunError(f"{path}: {name} is {repr(getattr(state, name))[:200]}; the file is damaged")
+    return state
 
 
 def state_now(run_dir: Path) -> str:
     """The state, `killed` where it says running but nobody holds the lock."""
     state = read_state(run_dir).state
     return "killed" if state == "running" and not is_locked(run_dir) else state
+
+
+def made_here(run_dir: Path, record: RunRecord) -> bool:
+    """Whether this user made the run, in this place.
+
+    Only such a run.json may say where other files are: whoever sends a run can write any path into it.
+    """
+    place = run_dir.resolve()
+    root = Path(record.cwd, record.config.run.root or default_root())
+    return (
+        os.path.realpath(root / record.experiment / record.run_id) == str(place)
+        and os.path.realpath(record.cwd) == record.cwd
+        and not Path(record.cwd).is_relative_to(place)
+        and place.stat().st_uid == os.geteuid()
+    )
+
+
+def stand_where_made(run_dir: Path, record: RunRecord) -> None:
+    """Go to where the command was typed, so that relative paths mean what they meant there."""
+    if made_here(run_dir, record) and os.path.isdir(record.cwd):
+        os.chdir(record.cwd)
 
 
 def remove_unfinished(run_dir: Path) -> None:
@@ -126,10 +158,10 @@ def lock(run_dir: Path, *, patience: float = 0.0) -> Iterator[None]:
 
     patience: seconds to wait for the other one: what is left of a killed run may be saving a checkpoint.
     """
-    with open(run_dir / LOCK, "a+", encoding="utf-8") as file:
+    with open(run_dir / LOCK, "a+", encoding="utf-8", errors="replace") as file:
         if not _locked(file):
             file.seek(0)
-            holder = file.read().strip()
+            holder = file.read(200).strip()
             if patience:
                 print(f"another process works on this run ({holder}); waiting up to {patience:g} s", flush=True)
             deadline = time.monotonic() + patience
@@ -155,7 +187,7 @@ def _locked(file: TextIO) -> bool:
 def is_locked(run_dir: Path) -> bool:
     """Whether a process holds the run's lock."""
     try:
-        with open(run_dir / LOCK, "rb") as file:
+        with open_file(run_dir / LOCK, RunError) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

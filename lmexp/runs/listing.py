@@ -45,7 +45,7 @@ def _listed(run_dir: Path) -> Listed:
             step=rows[-1]["step"] if rows else None,
             result=_result(run_dir, state, rows),
         )
-    except (LmexpError, OSError, KeyError) as error:
+    except (LmexpError, OSError, KeyError, TypeError, ValueError) as error:
         return Listed(path=run_dir, created="", state="unreadable", step=None, result=str(error))
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lmexp.config.freeze import read_record
-from lmexp.errors import RunError
+from lmexp.errors import CheckpointError, RunError
 from lmexp.paths import CHECKPOINTS_DIR, TOKENIZER_JSON
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.tokenizers import base as tokenizers
 from lmexp.tokenizers.base import Tokenizer
 from lmexp.training import checkpoints
-from lmexp.training.trainer import build_model
+from lmexp.training.trainer import build_model, check_fits
 
 if TYPE_CHECKING:
     from lmexp.config.schema import TrainConfig
@@ -57,8 +57,12 @@ def load(path: str | Path, *, weights: str = "best", device: str | torch.device 
         raise RunError(f"{run_dir}: its task is a LightningModule of the user's; load that with your own code")
     folder = checkpoints.find(run_dir / CHECKPOINTS_DIR, weights)
     tokenizer = tokenizers.load(run_dir / TOKENIZER_JSON)
+    check_fits(record.config, tokenizer.vocab_size, folder)
     model = build_model(record.config, tokenizer.vocab_size)
-    model.load_state_dict(checkpoints.load_weights(folder))
+    try:
+        model.load_state_dict(checkpoints.load_weights(folder))
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: its weights aren't those of the model in {run_dir}: {error}") from None
     step = checkpoints.read_manifest(folder).step
     return LoadedModel(
         model=model.to(device).eval(), tokenizer=tokenizer, config=record.config, step=step, checkpoint=folder

@@ -1,12 +1,12 @@
 """What a worker is asked to do: a run folder to execute, or a frozen request to evaluate.
 
-Request format "lmexp.evaluate", version 1: run (folder), name, config (EvaluateConfig with kinds).
+Request format "lmexp.evaluate", version 1: run (folder), name, config (EvaluateConfig with kinds). Where the file lies
+tells the run and the name; what it says of them is for people.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +16,13 @@ from lmexp.config.freeze import plain_config, read_record, require_plugins, to_c
 from lmexp.errors import RunError
 from lmexp.files import write_atomically
 from lmexp.paths import EVALUATION_DIR
+from lmexp.reading import read_format
+from lmexp.runs.folder import stand_where_made
 from lmexp.runs.start import check_custom, check_targets
 
 FORMAT = "lmexp.evaluate"
 VERSION = 1
+REQUEST = ".request.json"
 
 
 def freeze_evaluation(composed: Composed) -> Path:
@@ -36,7 +39,7 @@ def freeze_evaluation(composed: Composed) -> Path:
         "name": name,
         "config": without_secrets(plain_config(composed.node)),
     }
-    path = run_dir / EVALUATION_DIR / f"{name}.request.json"
+    path = run_dir / EVALUATION_DIR / f"{name}{REQUEST}"
     write_atomically(path, json.dumps(body, indent=2) + "\n")
     return path
 
@@ -47,33 +50,24 @@ def work(path: Path) -> None:
     if path.is_dir():
         from lmexp.runs.execute import execute
 
-        go_to(Path(read_record(path).cwd))
+        stand_where_made(path, read_record(path))
         execute(path)
     else:
         _evaluate(path)
-
-
-def go_to(folder: Path) -> None:
-    """Stand where the command was typed, so that relative paths mean what they meant there."""
-    if folder.is_dir():
-        os.chdir(folder)
 
 
 def _evaluate(path: Path) -> None:
     from lmexp.runs.evaluate import evaluate_request
     from lmexp.runs.ranks import Ranks
 
-    body = json.loads(path.read_text(encoding="utf-8"))
-    if body.get("format") != FORMAT or body.get("version") != VERSION:
-        raise RunError(f"{path}: expected format {FORMAT}, version {VERSION}")
-    run_dir = Path(body["run"])
-    config = to_config("evaluate", body["config"])
+    config = to_config("evaluate", read_format(path, RunError, FORMAT, VERSION)["config"])
+    run_dir = path.parent.parent
     ranks = Ranks.from_environment()
-    go_to(Path(read_record(run_dir).cwd))
+    stand_where_made(run_dir, read_record(run_dir))
 
     def say(message: str) -> None:
         if ranks.is_first:
             print(message, flush=True)
 
-    evaluate_request(run_dir, config, ranks, say, name=body["name"])
+    evaluate_request(run_dir, config, ranks, say, name=path.name.removesuffix(REQUEST))
     ranks.barrier()

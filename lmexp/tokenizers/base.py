@@ -17,11 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmexp.errors import DataError
+from lmexp.reading import check_format, read_object
 
 FORMAT = "lmexp.tokenizer"
 VERSION = 1
 BUILT_IN = ("byte", "char", "word", "bpe")
 """Kinds of which the class is in the module of the same name."""
+
+MOST_BYTES = 1 << 28
+"""Of a tokenizer's file. The largest vocabularies in use take about 40 MB."""
 
 Ints = NDArray[np.integer[Any]]
 """Integers of any width, maybe unsigned: widen them before you compute with them."""
@@ -98,12 +102,7 @@ class Tokenizer(ABC):
 
 def from_dict(state: dict[str, Any], where: str = "tokenizer") -> Tokenizer:
     """The tokenizer of which to_dict() gave state. where: what an error names, e.g. the file."""
-    found = (state.get("format"), state.get("version"))
-    if found != (FORMAT, VERSION):
-        raise DataError(
-            f"{where}: expected format {FORMAT!r} version {VERSION}, got {found[0]!r} version {found[1]!r}; "
-            f"it isn't a tokenizer, or another version of lmexp wrote it"
-        )
+    check_format(state, where, DataError, FORMAT, VERSION)
     kind = str(state.get("kind"))
     if kind in BUILT_IN:
         importlib.import_module(f"lmexp.tokenizers.{kind}")
@@ -114,7 +113,7 @@ def from_dict(state: dict[str, Any], where: str = "tokenizer") -> Tokenizer:
         )
     try:
         return Tokenizer._classes[kind].from_state(state)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{where}: damaged {kind} tokenizer ({type(error).__name__}: {error}); make it again"
         ) from error
@@ -126,15 +125,16 @@ def load(path: Path) -> Tokenizer:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object of a tokenizer's file."""
+    """The JSON object of a tokenizer's file. It may be a symbolic link, as in the cache of Hugging Face's hub."""
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state: dict[str, Any] = read_object(path, DataError, most=MOST_BYTES, follow=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; expected a tokenizer that lmexp saved") from None
-    except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: expected a tokenizer as JSON, but it can't be read: {error}") from error
-    if not isinstance(state, dict):
-        raise DataError(f"{path}: expected a tokenizer as a JSON object, got a {type(state).__name__}")
     return state
+
+
+def texts(values: Any) -> list[str]:
+    """The same list; ValueError unless it holds text only."""
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError("expected a list of text")
+    return values

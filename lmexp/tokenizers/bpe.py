@@ -23,7 +23,7 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
-from lmexp.tokenizers.base import Ints, Tokenizer
+from lmexp.tokenizers.base import Ints, Tokenizer, texts
 
 if TYPE_CHECKING:
     import tokenizers as library
@@ -133,7 +133,7 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> BPETokenizer:
-        return cls(state["tokens"], [(left, right) for left, right in state["merges"]])
+        return cls(texts(state["tokens"]), [(left, right) for left, right in state["merges"]])
 
 
 def chunks_of(text: str, size: int = CHUNK_CHARACTERS) -> Iterator[str]:
@@ -154,6 +154,8 @@ def _check(tokens: list[str], merges: list[tuple[str, str]]) -> None:
     known = set(tokens)
     if len(known) != len(tokens):
         raise ValueError("a token stands in the vocabulary twice")
+    if "" in known:
+        raise ValueError("a token of no characters stands in the vocabulary")
     missing = [byte for character, byte in PRINTABLE_BYTES.items() if character not in known]
     if missing:
         raise ValueError(f"the vocabulary lacks {len(missing)} of the 256 bytes, e.g. 0x{missing[0]:02x}")

@@ -66,7 +66,7 @@ class CharTokenizer(Tokenizer):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CharTokenizer:
-        return cls(state["alphabet"])
+        return cls("".join(state["alphabet"]))
 
 
 def _code_points(text: str) -> Ints:

@@ -44,6 +44,8 @@ def from_hugging_face(state: dict[str, Any], where: str) -> Tokenizer:
     from lmexp.tokenizers.bpe import BPETokenizer
 
     model = state["model"]
+    if not isinstance(state.get("added_tokens") or [], list):
+        raise DataError(f"{where}: damaged tokenizer (added_tokens is no list); get the file again")
     for key, found, fits, expected in _requirements(state):
         if not fits:
             raise DataError(

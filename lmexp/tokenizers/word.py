@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lmexp.errors import DataError
-from lmexp.tokenizers.base import Ints, Tokenizer
+from lmexp.tokenizers.base import Ints, Tokenizer, texts
 
 EOS, UNKNOWN = 0, 1
 UNKNOWN_TEXT = "<unk>"
@@ -77,4 +77,4 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> WordTokenizer:
-        return cls(state["words"], lowercase=state["lowercase"])
+        return cls(texts(state["words"]), lowercase=bool(state["lowercase"]))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lmexp.errors import RunError
+from lmexp.reading import open_file
 
 HEADER = b"lmexp.losses 1\n\n"
 ITEM_BYTES = 8
@@ -62,7 +63,8 @@ class LossFile:
 
 def read_losses(path: Path) -> tuple[float, ...]:
     """The loss of every step in nats per target; RunError where the file is none of ours."""
-    content = path.read_bytes()
+    with open_file(path, RunError) as file:
+        content = file.read()
     if not content.startswith(HEADER) or (len(content) - len(HEADER)) % ITEM_BYTES:
         raise RunError(f"{path}: expected the header {HEADER!r} and 8 bytes a step; the file is damaged")
     return struct.unpack_from(f"<{(len(content) - len(HEADER)) // ITEM_BYTES}d", content, len(HEADER))

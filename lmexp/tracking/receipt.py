@@ -23,6 +23,7 @@ from typing import Any
 from lmexp.errors import RunError
 from lmexp.files import write_atomically
 from lmexp.paths import PACKAGE_DIR
+from lmexp.reading import read_format
 from lmexp.redaction import redact
 
 FORMAT = "lmexp.receipt"
@@ -83,15 +84,12 @@ def write_receipt(path: Path, content: Mapping[str, Any]) -> None:
 def read_receipt(path: Path) -> dict[str, Any]:
     """The content of receipt.json; RunError where it is missing, damaged or of another format or version."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        body = read_format(path, RunError, FORMAT, VERSION)
     except FileNotFoundError:
         raise RunError(f"{path}: missing; is {path.parent} a run folder?") from None
-    except ValueError as error:
-        raise RunError(f"{path}: not JSON ({error}); the file is damaged") from None
-    found = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
-    if found != (FORMAT, VERSION):
-        raise RunError(f"{path}: expected format {FORMAT}, version {VERSION}; found {found[0]}, version {found[1]}")
-    return content
+    if not isinstance(body.get("created"), str) or not isinstance(body.get("earlier"), list):
+        raise RunError(f"{path}: expected text in `created` and a list in `earlier`; the file is damaged")
+    return body
 
 
 def repository(folder: Path) -> dict[str, Any] | None:

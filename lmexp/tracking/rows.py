@@ -19,6 +19,7 @@ from typing import Any
 
 from lmexp.errors import RunError
 from lmexp.files import sync_file, sync_folder, write_atomically
+from lmexp.reading import lines_of, open_file
 
 Number = int | float
 
@@ -83,9 +84,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def decode(line: bytes) -> dict[str, Any]:
     """The row of a line; ValueError where it isn't one."""
-    row = json.loads(line)
+    try:
+        row = json.loads(line)
+    except RecursionError:
+        raise ValueError("expected numbers, not lists in lists") from None
     if not isinstance(row, dict):
         raise ValueError("expected a JSON object")
+    for name, value in row.items():
+        if not isinstance(value, float | str) and not (isinstance(value, int) and abs(value) < 1 << 63):
+            raise ValueError(f"expected a number as {name}")
     return {k: _NOT_FINITE.get(v, v) if isinstance(v, str) else v for k, v in row.items()}
 
 
@@ -123,22 +130,24 @@ def _split(path: Path) -> tuple[list[bytes], bytes]:
     A last line that lacks only its line break is a row: no beginning of a JSON object is one itself.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        opened = open_file(path, RunError)
     except FileNotFoundError:
         return [], b""
-    last = lines.pop()
-    for number, line in enumerate(lines, start=1):
-        try:
-            decode(line)
-        except ValueError:
-            raise RunError(
-                f'{path}:{number}: expected a row such as {{"step": 10, ...}}, found {line[:80]!r}; the file is damaged'
-            ) from None
-    try:
-        decode(last)
-    except ValueError:
-        return lines, last
-    return [*lines, last], b""
+    lines: list[bytes] = []
+    with opened as file:
+        for line in lines_of(file, path, RunError):
+            row = line.removesuffix(b"\n")
+            try:
+                decode(row)
+            except ValueError:
+                if row == line:  # without its line break
+                    return lines, row
+                raise RunError(
+                    f'{path}:{len(lines) + 1}: expected a row such as {{"step": 10, ...}}, found {row[:80]!r}; '
+                    f"the file is damaged"
+                ) from None
+            lines.append(row)
+    return lines, b""
 
 
 def _is_torn(path: Path) -> bool:

@@ -76,7 +76,8 @@ def reachable(base_url: str) -> bool:
 
 def commands(fragment: Path) -> list[list[str]]:
     """What to run, in order. --live would wait for ever at a file whose writer was killed: those go first."""
-    sync = [sys.executable, "-m", "wandb", "beta", "sync", "--yes", "--skip-synced"]
+    # -P: not from the current folder, which has a folder of the name wandb
+    sync = [sys.executable, "-P", "-m", "wandb", "beta", "sync", "--yes", "--skip-synced"]
     earlier = sorted(p for p in fragment.parent.parent.glob("offline-run-*/*.wandb") if p != fragment)
     earlier = [path for path in earlier if not is_sent(path)]
     first = [[*sync, *map(str, earlier)]] if earlier else []

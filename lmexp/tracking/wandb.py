@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
-from lmexp.paths import LOGS_DIR
+from lmexp.paths import LOGS_DIR, WANDB_DIR
 from lmexp.redaction import redact
 from lmexp.tracking import upload
 from lmexp.tracking.config import WandbLoggerConfig
@@ -32,7 +32,6 @@ from lmexp.tracking.rows import Number
 
 log = logging.getLogger(__name__)
 
-WANDB_DIR = "wandb"
 UPLOAD_LOG = "wandb-sync.log"
 CLOSE_SECONDS = 15.0
 """How long the end of a run waits for the last rows to be written and uploaded."""
@@ -202,6 +201,7 @@ def _start_upload(folder: Path, fragment: Path, base_url: str, seconds: float) -
     }
     environment = {k: v for k, v in os.environ.items() if k not in dropped} | {
         "WANDB_DIR": str(folder),
+        "WANDB_BASE_URL": base_url,  # whatever a settings file in the folder says
         "WANDB_CACHE_DIR": str(folder / WANDB_DIR / "cache"),
         "WANDB_ERROR_REPORTING": "false",
     }

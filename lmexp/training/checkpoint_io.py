@@ -279,14 +279,13 @@ def keep_at_end(root: Path, config: CheckpointConfig) -> None:
     """Apply `checkpoint.keep` and `checkpoint.keep_every_n_steps` to a run that is done."""
     if config.keep == "all":
         return
-    pointers = {name: root / name for name in (checkpoints.LATEST, checkpoints.BEST)}
     wanted = {"best": (checkpoints.LATEST, checkpoints.BEST), "last": (checkpoints.LATEST,), "none": ()}[config.keep]
-    kept = {pointers[name].read_text(encoding="utf-8").strip() for name in wanted if pointers[name].exists()}
-    for name, pointer in pointers.items():
+    kept = [checkpoints.read_pointer(root, name) for name in wanted]
+    for name in (checkpoints.LATEST, checkpoints.BEST):
         if name not in wanted:
-            pointer.unlink(missing_ok=True)
+            (root / name).unlink(missing_ok=True)
     for folder in checkpoints.steps(root):
-        if folder.name not in kept and not kept_for_good(folder, config):
+        if folder not in kept and not kept_for_good(folder, config):
             checkpoints.remove(folder)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 
 from lmexp import plugins
 from lmexp.data.config import CorpusConfig
-from lmexp.errors import ConfigError
+from lmexp.errors import CheckpointError, ConfigError, LmexpError
 from lmexp.models.base import as_language_model, check_takes_positions
+from lmexp.models.config import GPTConfig
 from lmexp.paths import CHECKPOINTS_DIR
 from lmexp.stopping import StopRequest
 from lmexp.tasks.config import CustomTaskConfig
@@ -35,6 +37,9 @@ from lmexp.training.step_log import StepLog
 if TYPE_CHECKING:
     from lmexp.config.schema import TrainConfig
     from lmexp.data.cache import TokenCache
+
+MOST_ROTARY_BYTES = 1 << 32
+"""Of the tables of rotary positions."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,6 +108,30 @@ def build_model(config: TrainConfig, vocab_size: int) -> torch.nn.Module:
     return model
 
 
+def check_fits(config: TrainConfig, vocab_size: int, checkpoint: Path) -> None:
+    """CheckpointError where a checkpoint isn't of this config's model, before memory is taken for either.
+
+    A model of the user's own tells what fits when it is built.
+    """
+    model = config.model
+    if not isinstance(model, GPTConfig) or not isinstance(config.data, CorpusConfig):
+        return
+    found, length = checkpoints.shapes(checkpoint), config.data.sequence_length
+    if model.positions == "rotary" and length * model.d_head * 8 > MOST_ROTARY_BYTES:
+        raise CheckpointError(f"{checkpoint}: data.sequence_length is {length:,}, for which there is no memory")
+    expected: dict[str, tuple[int, ...]] = {}
+    if model.n_layer <= len(found):
+        with torch.device("meta"):
+            expected = {name: tuple(t.shape) for name, t in build_model(config, vocab_size).state_dict().items()}
+    if found != expected:
+        names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        example = f"; {names[0]} is {found.get(names[0])}, expected {expected.get(names[0])}" if expected else ""
+        raise CheckpointError(
+            f"{checkpoint}: its weights aren't those of the run's model with n_layer {model.n_layer}, d_model "
+            f"{model.d_model} and {vocab_size} tokens{example}; one of the two is of another run"
+        )
+
+
 def fit(
     config: TrainConfig,
     run_dir: Path,
@@ -122,6 +151,8 @@ def fit(
     quieten_lightning()
     root = run_dir / CHECKPOINTS_DIR
     resumed = checkpoints.latest(root, warn=say)
+    if resumed is not None and cache is not None:
+        check_fits(config, cache.tokenizer.vocab_size, resumed)
     parts = build(config, cache, started_from if resumed is None else None)
     trainer = _trainer(config, run_dir, parts, tracker, rank, FolderCheckpointIO(data_fingerprints), stop)
     n_parameters = sum(p.numel() for p in parts.module.parameters() if p.requires_grad)
@@ -138,6 +169,19 @@ def fit(
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if resumed is None or isinstance(error, LmexpError) or not _while_restoring(error):
+            raise
+        raise CheckpointError(
+            f"{resumed}: its state isn't that of this run ({type(error).__name__}: {error}); another version of lmexp "
+            f"or Lightning wrote it, or it was changed"
+        ) from error
+
+
+def _while_restoring(error: BaseException) -> bool:
+    """Whether Lightning met an error while it handed a checkpoint out."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_filename.endswith("checkpoint_connector.py") for frame, _ in frames)
 
 
 def _trainer(

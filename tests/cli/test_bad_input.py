@@ -169,7 +169,9 @@ def test_a_damaged_run_is_told_by_every_command_and_listed_as_unreadable(folder:
     run = run_folder.create(folder / "outputs", "x", "x")
     (run / "run.json").write_text('{"format": "lmexp.run", "version": 7}')
     for name in ("resume", "evaluate", "generate", "report"):
-        assert "run.json: version 7; this lmexp reads version 3" in refused(capsys, *run_argument(name, str(run)))
+        assert "run.json: expected format 'lmexp.run' version 3, got 'lmexp.run' version 7" in refused(
+            capsys, *run_argument(name, str(run))
+        )
     assert main(["runs"]) == 0
     assert "unreadable" in capsys.readouterr().out
     assert json_file(run / "state.json")["state"] == "created"

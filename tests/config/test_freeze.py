@@ -165,9 +165,9 @@ def change(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"format": "else"}, "expected a file of format lmexp.run"),
-        ({"version": 2}, "version 2; this lmexp reads version 3"),
-        ({"version": None}, "this lmexp reads version 3"),
+        ({"format": "else"}, "expected format 'lmexp.run' version 3, got 'else' version 3"),
+        ({"version": 2}, "expected format 'lmexp.run' version 3, got 'lmexp.run' version 2"),
+        ({"version": None}, "version None; another version of lmexp wrote it"),
     ],
 )
 def test_an_unknown_format_or_version_is_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:

@@ -91,7 +91,7 @@ def test_an_unwritable_root_is_an_error_that_says_how_to_choose_another(tmp_path
     [
         ("{", "not JSON"),
         ('{"format": "lmexp.state", "version": 9}', "version 1"),
-        ("{}", "expected format lmexp.state"),
+        ("{}", "expected format 'lmexp.state' version 1, got None"),
     ],
 )
 def test_an_unreadable_state_is_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -126,7 +126,7 @@ def test_unknown_files_are_refused(change, message, tmp_path) -> None:
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "no such file"), ("{", "can't be read"), ("[]", "got a list")])
+@pytest.mark.parametrize(("content", "message"), [(None, "no such file"), ("{", "not JSON"), ("[]", "got a list")])
 def test_files_that_are_no_tokenizer_are_refused(content, message, tmp_path) -> None:
     path = tmp_path / "tokenizer.json"
     if content is not None:
@@ -177,7 +177,7 @@ def test_how_much_text_training_wants(config: TokenizerConfig, expected: int | N
 
 
 def test_a_folder_is_no_tokenizer_file(tmp_path) -> None:
-    with pytest.raises(DataError, match="can't be read: Is a directory"):
+    with pytest.raises(DataError, match="it is a folder; expected a file"):
         base.load(tmp_path)
 
 

@@ -56,7 +56,7 @@ def test_another_tokenizer_has_another_identity(tmp_path: Path) -> None:
         ("nowhere/at/all", "no such file or folder"),
         ("empty", "this folder has no tokenizer.json; expected a run, a token cache or a file"),
         ("run.json", "expected format 'lmexp.tokenizer' version 1, got 'lmexp.run' version 1"),
-        ("text.json", "expected a tokenizer as JSON, but it can't be read"),
+        ("text.json", "not JSON (Expecting value"),
     ],
 )
 def test_a_wrong_path_is_refused(path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,11 @@ def test_packages_are_sorted_and_unique() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "damaged"), ('{"format": "lmexp.receipt", "version": 3}', "version 3"), ("[]", "expected format")],
+    [
+        ("{", "damaged"),
+        ('{"format": "lmexp.receipt", "version": 3}', "version 3"),
+        ("[]", "expected a JSON object, got a list"),
+    ],
 )
 def test_an_unknown_or_damaged_receipt_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "receipt.json"
