@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 from lmexp.errors import LmexpError, Stopped
+from lmexp.redaction import redact_output, redact_text
 
 
 def main(argv: list[str]) -> int:
@@ -47,10 +48,12 @@ def _tell_launcher(error: BaseException, code: int) -> None:
     message = str(error) if isinstance(error, LmexpError) else f"{type(error).__name__}: {error}"
     if path:
         with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
-            json.dump({"rank": int(os.environ.get("RANK", "0")), "message": message, "exit_code": code}, file)
+            told = {"rank": int(os.environ.get("RANK", "0")), "message": redact_text(message), "exit_code": code}
+            json.dump(told, file)
 
 
 if __name__ == "__main__":
+    redact_output()
     exit_code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

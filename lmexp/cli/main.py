@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from lmexp import __version__
 from lmexp.errors import LmexpError, Stopped
+from lmexp.redaction import redact_output
 
 COMMANDS = {
     "train": "train, evaluate and report; without arguments a small GPT on the Python standard library",
@@ -43,6 +44,7 @@ usage: lmexp [-p PACKAGE]... COMMAND [ARGUMENTS]
 
 def entry() -> NoReturn:
     """The console script."""
+    redact_output()
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

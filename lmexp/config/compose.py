@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lmexp import plugins
+from lmexp.config.environment import check_secrets
 from lmexp.config.overrides import NULLABLE, literal_override, refuse_hydra_settings
 from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, HELD, SCHEMAS, field_names
 from lmexp.errors import ConfigError
@@ -32,7 +33,15 @@ from lmexp.paths import CONF_DIR
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ConfigError, YAMLError, AttributeError, ValueError)
+COMPOSE_ERRORS = (
+    HydraException,
+    OmegaConfBaseException,
+    ConfigError,
+    YAMLError,
+    AttributeError,
+    ValueError,
+    AssertionError,  # OmegaConf's answer to a value below a node that is null
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -160,6 +169,7 @@ def name_run(node: DictConfig, choices: dict[str, str]) -> None:
 def to_typed(node: DictConfig) -> Any:
     """The dataclass tree; every `__post_init__` check has passed."""
     check_shape(node)
+    check_secrets(node)
     return OmegaConf.to_object(node)
 
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmexp.config.compose import COMPOSE_ERRORS, Composer, LoadedFile, check_shape, name_run, to_typed
+from lmexp.config.environment import check_secrets
 from lmexp.config.lines import line_of
 from lmexp.config.overrides import parse_override, refuse_hydra_settings
 from lmexp.config.schema import DICT_GROUPS, HELD, SCHEMAS, field_names
@@ -235,6 +236,7 @@ def _failure(node: DictConfig, key: str) -> str | None:
         return f"{touched} is set, but {place} doesn't hold {name}; {how_to_hold(place, name)}, or leave this out"
     try:
         check_shape(node, key)
+        check_secrets(node, key)
         OmegaConf.to_object(node)
     except NODE_ERRORS as error:
         return in_words(error)

@@ -16,7 +16,7 @@ from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError, RunError
 from lmexp.files import write_atomically
 from lmexp.paths import CONFIG_YAML, DATA_CARD_HTML, TOKENIZER_JSON, default_root
-from lmexp.redaction import redact, redact_text
+from lmexp.redaction import redact, redact_text, secret_variables
 from lmexp.runs import folder
 from lmexp.runs.data import prepare_data
 from lmexp.runs.data_progress import shown
@@ -33,6 +33,7 @@ def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say:
     """
     plain = without_secrets(plain)
     check_custom(config)
+    check_names(plain)
     check_writable(Path(config.run.root or default_root()))
     config.launcher.check(config.trainer)
     with shown(say) as progress:
@@ -59,6 +60,17 @@ def start(config: TrainConfig, plain: dict[str, Any], overrides: list[str], say:
     if cache is not None:
         cache.tokenizer.save(run_dir / TOKENIZER_JSON)
     return run_dir
+
+
+def check_names(plain: dict[str, Any]) -> None:
+    """Raise ConfigError where a secret would name the run; plain: without secrets."""
+    for key, value in plain["run"].items():
+        for variable in secret_variables():
+            if isinstance(value, str) and f"oc.env:{variable}}}" in value:
+                raise ConfigError(
+                    f"run.{key} holds the secret of the environment variable {variable}, and it would be shown as the "
+                    f"name of a folder; give another name, e.g. run.{key}=my_run"
+                )
 
 
 def check_writable(root: Path) -> None:

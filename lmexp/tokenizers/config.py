@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmexp.checks import at_least
 from lmexp.errors import ConfigError
+from lmexp.redaction import secret_fields
 
 if TYPE_CHECKING:
     from lmexp.tokenizers.base import Tokenizer
@@ -27,7 +28,7 @@ class TokenizerConfig:
 
     def identity(self) -> dict[str, Any]:
         """What decides the tokens of a text, together with the training text, as JSON types."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name not in secret_fields(type(self))}
 
     def text_bytes(self) -> int | None:
         """Bytes of training text that train() wants at most; 0 is none, None is all."""
