@@ -14,8 +14,6 @@ import pytest
 from lmexp.config.compose import Composed, compose
 from lmexp.config.freeze import plain_config, read_record
 from lmexp.runs import folder
-from lmexp.runs.data import prepare_data
-from lmexp.runs.data_progress import Lines
 from lmexp.runs.start import start
 from tests.end_to_end.command import TINY, json_file, write_corpus
 
@@ -35,6 +33,11 @@ class Noon(datetime):
 def parent(composed: Composed, barrier: Barrier) -> None:
     """What `lmexp train` does up to the frozen run.json, once all others are as far."""
     barrier.wait(SECONDS)
+    begin(composed)
+
+
+def begin(composed: Composed) -> None:
+    """Make a run."""
     start(composed.config, plain_config(composed.node), composed.overrides, lambda _: None)
 
 
@@ -48,7 +51,8 @@ def test_a_hundred_parents_make_a_hundred_run_folders(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     os.utime(write_corpus(tmp_path), (NOON.timestamp(), NOON.timestamp()))  # what has just changed is read each time
     composed = compose([*TINY, "run.name=same"])
-    prepare_data(composed.config, Lines(lambda _: None))  # and so everything is imported
+    first = compose([*TINY, "run.root=first", "data.cache_dir=outputs/cache"])
+    begin(first)  # so that the cache is made and everything imported
     cache = everything(tmp_path / "outputs" / "cache")
     monkeypatch.setattr(folder, "datetime", Noon)
     fork = multiprocessing.get_context("fork")
