@@ -99,6 +99,7 @@ class BPETokenizerConfig(TokenizerConfig):
                 f"tokenizer.vocab_size is {self.vocab_size}; "
                 f"expected at least {N_BYTES_AND_EOS}: the 256 bytes and <eos>"
             )
+        at_least("tokenizer.vocab_size", self.vocab_size, N_BYTES_AND_EOS)
         _check_min_frequency(self.min_frequency)
         at_least("tokenizer.train_bytes", self.train_bytes, 1)
 
@@ -134,5 +135,4 @@ class SavedTokenizerConfig(TokenizerConfig):
 
 
 def _check_min_frequency(min_frequency: int) -> None:
-    if min_frequency < 1:
-        raise ConfigError(f"tokenizer.min_frequency is {min_frequency}; expected at least 1, which keeps everything")
+    at_least("tokenizer.min_frequency", min_frequency, 1)
