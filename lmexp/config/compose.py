@@ -144,6 +144,10 @@ def compose(
         try:
             node, choices = composing.compose(read)
             refuse_hydra_settings(read)
+            for text in read:
+                group, _, option = text.partition("=")
+                if option.startswith("[") and group not in DICT_GROUPS and group in composing.groups():
+                    raise ConfigError(f"{text}: {group} takes one option, got a list")  # Hydra takes the last one
             if command == "train":
                 name_run(node, choices)
             config = to_typed(node)

@@ -278,6 +278,7 @@ def unknown_key(base: DictConfig, key: str) -> str | None:
                 continue
             known = [str(k) for k in node]
             if depth == 0:
+                known += ["experiment"] if "task" in known else []
                 return f"there is no {part!r}{_elsewhere(base, parts, known)}"
             if here in DICT_GROUPS:
                 chosen = ",".join([*known, part])

@@ -190,7 +190,7 @@ def _of_leaf(chosen: tuple[str, ...], key: str, schema: type, name: str, value: 
     if name == "args":
         yield from (wrong("type", given, "expected a mapping") for given in ("5", "[a]", "text"))
     if key == "trainer.devices":
-        yield from (wrong("range", given, 'expected a number from 1, or device indices as "0,1"') for given in DEVICES)
+        yield from (wrong("range", given, 'expected .* device indices as "0,1"') for given in DEVICES)
 
 
 DEVICES = ("0", "-1", "1.5", "x", "[]", "[a]", "true", "null", "''", "{a: 1}", "[-1]", "nan", "[0,0]")
@@ -263,8 +263,11 @@ def _combinations() -> Iterator[Mutation]:
         ("data=mixture", "+data@data.parts.a=stdlib", "data.weights.b=1"): ("data.weights", "expected one of a"),
         ("data=mixture", "+data@data.parts.a=stdlib", "data.weights.a=0"): ("data.weights.a", "expected a positive"),
         ("data=mixture", "+data@data.parts.a=stdlib", "data.weights.a=nan"): ("data.weights.a", "expected a positive"),
-        ("data=mixture", "+data@data.parts.a=mixture"): ("data.parts.a", "."),
-        ("data=mixture", "+data@data.parts.a=stdlib", "data.parts.a.batch_size=3"): ("data.parts.a", "set data.batch"),
+        ("data=mixture", "+data@data.parts.a=mixture"): ("data.parts.a|data.parts", "expected a corpus|e.g. in"),
+        ("data=mixture", "+data@data.parts.a=stdlib", "data.parts.a.batch_size=3"): (
+            "data.parts.a.batch_size",
+            "set data.batch_size",
+        ),
         ("data=mixture", "+data@data.parts.a=stdlib", "data.parts.a.windws=3"): ("data.parts.a", "did you mean"),
         ("data.batch_size=8", "trainer.accumulate_grad_batches=3"): ("data.batch_size", "try data.batch_size=9"),
         ("data.batch_size=7", "trainer.devices=2"): ("data.batch_size", "try data.batch_size="),
