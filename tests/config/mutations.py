@@ -263,7 +263,7 @@ def _combinations() -> Iterator[Mutation]:
         ("data=mixture", "+data@data.parts.a=stdlib", "data.weights.b=1"): ("data.weights", "expected one of a"),
         ("data=mixture", "+data@data.parts.a=stdlib", "data.weights.a=0"): ("data.weights.a", "expected a positive"),
         ("data=mixture", "+data@data.parts.a=stdlib", "data.weights.a=nan"): ("data.weights.a", "expected a positive"),
-        ("data=mixture", "+data@data.parts.a=mixture"): ("data.parts.a|data.parts", "expected a corpus|e.g. in"),
+        ("data=mixture", "+data@data.parts.a=mixture"): ("data.parts.a.parts", "e.g. in a YAML"),
         ("data=mixture", "+data@data.parts.a=stdlib", "data.parts.a.batch_size=3"): (
             "data.parts.a.batch_size",
             "set data.batch_size",
