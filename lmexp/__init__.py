@@ -23,6 +23,7 @@ _HOMES = {
     "LoadedModel": "lmexp.runs.load",
     "trust": "lmexp.api",
     "register": "lmexp.config.schema",
+    "Secret": "lmexp.redaction",
     "TrainConfig": "lmexp.config.schema",
     "LmexpError": "lmexp.errors",
 }
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from lmexp.config.schema import TrainConfig as TrainConfig
     from lmexp.config.schema import register as register
     from lmexp.errors import LmexpError as LmexpError
+    from lmexp.redaction import Secret as Secret
     from lmexp.runs.load import LoadedModel as LoadedModel
     from lmexp.runs.load import load as load
 

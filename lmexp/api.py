@@ -75,20 +75,20 @@ def compose(overrides: list[str] | None = None, *, config_dirs: list[str] | None
 
 def train(config: TrainConfig, *, say: Say = print) -> Run:
     """Train, evaluate and report, as `lmexp train` does. Changes to a config from compose() are checked again."""
-    from lmexp.config.freeze import plain_dataclass, to_config
+    from lmexp.config.freeze import plain_dataclass, to_config, without_secrets
 
-    plain = plain_dataclass(config)
+    plain = without_secrets(plain_dataclass(config))
     return start_and_launch(to_config("train", plain), plain, [], say)
 
 
 def prepare(config: TrainConfig, *, say: Say = print) -> TokenCache:
     """The token cache that train(config) would use, made if need be, as `lmexp prepare` does."""
-    from lmexp.config.freeze import plain_dataclass, to_config
+    from lmexp.config.freeze import plain_dataclass, to_config, without_secrets
     from lmexp.errors import ConfigError
     from lmexp.runs.data import prepare_data
     from lmexp.runs.data_progress import shown
 
-    checked: TrainConfig = to_config("train", plain_dataclass(config))
+    checked: TrainConfig = to_config("train", without_secrets(plain_dataclass(config)))
     with shown(say) as progress:
         cache = prepare_data(checked, progress)
     if cache is None:

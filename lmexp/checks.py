@@ -5,6 +5,9 @@ from __future__ import annotations
 from lmexp.errors import ConfigError
 from lmexp.plugins import did_you_mean
 
+LARGEST = 2**63 - 1
+"""The largest number that a setting takes."""
+
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise ConfigError unless value is allowed."""
@@ -13,6 +16,14 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def at_least(name: str, value: float | None, least: float) -> None:
-    """Raise ConfigError if value is below least; None passes."""
-    if value is not None and value < least:
+    """Raise ConfigError if value is below least, or no number that 64 bits hold; None passes."""
+    if value is not None and not value >= least:
         raise ConfigError(f"{name} is {value}; expected at least {least}")
+    if value is not None and value > LARGEST:
+        raise ConfigError(f"{name} is {value}; expected at most {LARGEST}")
+
+
+def not_empty(name: str, value: str | None, example: str) -> None:
+    """Raise ConfigError if text is empty; None passes."""
+    if value == "":
+        raise ConfigError(f"{name} is empty; expected text, e.g. {name}={example}")

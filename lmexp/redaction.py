@@ -1,24 +1,38 @@
-"""Which strings are secrets, and plain data or text without them.
+"""Which strings are secrets, and plain data, text and output without them.
 
-A secret is: the value of an environment variable whose name says so (HF_TOKEN, WANDB_API_KEY, ...); a value
-in plain data whose key says so (`password`, `hf_token`); the password in a URL; a string in the shape of a
-well-known kind of token. It is better to redact too much than too little, except that words of our field
-(`eos_token`, `max_tokens`, `n_key_value_head`) don't name secrets.
+A secret is: the value of an environment variable whose name says so (HF_TOKEN, WANDB_API_KEY, ...), or that a config of
+this process reads with `${oc.env:NAME}` (config/environment.py tells us); a value in plain data whose key says so
+(`password`, `hf_token`); the password in a URL; a string in the shape of a well-known kind of token. It is better to
+redact too much than too little, except that words of our field (`eos_token`, `max_tokens`, `n_key_value_head`) don't
+name secrets.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+import sys
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from urllib.parse import quote, quote_plus
 
 REDACTED = "[redacted]"
 SHORTEST_SECRET = 8
 """Characters. A shorter value would also hide ordinary words that happen to equal it."""
 
+_MARK = "lmexp: a secret"
+Secret = Annotated[str, _MARK]
+"""Type of a config's field that holds a secret: it takes `${oc.env:NAME}` and nothing else, and its value is kept out
+of everything that a run writes."""
+
 _T = TypeVar("_T")
+
+_read: dict[str, str] = {}
+"""Environment variable that a config of this process reads -> its value."""
 
 _ALWAYS_SECRET = {"secret", "secrets", "password", "passwd", "passphrase", "credential", "credentials"}
 _KEYS = {"api", "access", "private", "secret", "auth", "encryption", "signing", "ssh", "license"}
@@ -32,6 +46,7 @@ _SHAPES = re.compile(
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
 
 
+@cache
 def is_secret_variable(name: str) -> bool:
     """Whether an environment variable of this name holds a secret.
 
@@ -62,12 +77,62 @@ def is_secret_key(name: str) -> bool:
     return last in _ALWAYS_SECRET or last.endswith(("password", "apikey", "secret"))
 
 
+def secret_fields(schema: type) -> tuple[str, ...]:
+    """Fields of a dataclass whose type is Secret, or holds it, as `Secret | None` and `list[Secret]` do."""
+    return _secret_fields(schema)
+
+
+@cache
+def _secret_fields(schema: Hashable) -> tuple[str, ...]:
+    return tuple(name for name, hint in get_type_hints(schema, include_extras=True).items() if _is_marked(hint))
+
+
+def _is_marked(hint: Any) -> bool:
+    return _MARK in getattr(hint, "__metadata__", ()) or any(_is_marked(part) for part in get_args(hint))
+
+
+def learn(name: str, value: str) -> None:
+    """From now on the value of this environment variable is a secret in this process, whatever the variable's name."""
+    _read[name] = value
+
+
+def secret_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment variable -> its value, of those that hold a secret.
+
+    environment: instead of this process's, and of what its configs read.
+    """
+    known = os.environ if environment is None else environment
+    found = {name: value for name, value in known.items() if is_secret_variable(name)}
+    if environment is None:
+        found |= _read
+    return {name: value for name, value in found.items() if len(value) >= SHORTEST_SECRET}
+
+
 def secret_values(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Secrets in the environment, the longest first so that none is replaced only in part."""
-    variables = os.environ if environment is None else environment
-    found = {v for k, v in variables.items() if is_secret_variable(k) and len(v) >= SHORTEST_SECRET}
-    escaped = {json.dumps(value)[1:-1] for value in found}  # as they stand in JSON text
-    return tuple(sorted(found | escaped, key=lambda value: (-len(value), value)))
+    """Secrets in all forms in which text may hold them, the longest first so that none is replaced only in part."""
+    found = {form for value in secret_variables(environment).values() for form in _forms(value)}
+    return tuple(sorted(found, key=lambda form: (-len(form), form)))
+
+
+@cache
+def _forms(value: str) -> frozenset[str]:
+    """A secret as such, each of its lines, and both as they stand in JSON, in Python, in a URL and in base64."""
+    plain = [part for part in (value, *value.splitlines()) if len(part) >= SHORTEST_SECRET]
+    return frozenset(form for part in plain for form in _written(part))
+
+
+def _written(text: str) -> Iterator[str]:
+    yield text
+    yield json.dumps(text)[1:-1]
+    yield json.dumps(text, ensure_ascii=False)[1:-1]
+    yield repr(text)[1:-1]
+    yield repr(f"\"{text}'")[2:-3]  # with its quotes escaped, as in the repr of a text that has both kinds
+    yield quote(text, safe="", errors="surrogateescape")
+    yield quote(text, errors="surrogateescape")
+    yield quote_plus(text, errors="surrogateescape")
+    raw = text.encode("utf-8", errors="surrogateescape")
+    yield base64.b64encode(raw).decode().rstrip("=")
+    yield base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def redact_text(text: str, secrets: Iterable[str] | None = None) -> str:
@@ -110,6 +175,30 @@ def _is_named_secret(key: Any, value: Any) -> bool:
     if not isinstance(key, str) or isinstance(value, bool) or not isinstance(value, str | int | float):
         return False
     return value != "" and is_secret_key(key)
+
+
+class _RedactedStream(io.TextIOWrapper):
+    """A text stream that replaces the secrets in what is written to it."""
+
+    def write(self, text: str) -> int:
+        super().write(redact_text(text))
+        return len(text)
+
+
+def redact_output() -> None:
+    """From now on sys.stdout and sys.stderr of this process replace secrets: in tracebacks, warnings and prints."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is io.TextIOWrapper:  # not a notebook's, nor a test's
+            stream.flush()
+            redacted = _RedactedStream(
+                stream.buffer,
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, redacted)
 
 
 def _words(name: str) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from lmexp.errors import EXIT_CODES, LmexpError, Stopped
 from lmexp.output import outlive_readers
 from lmexp.parent import LAUNCHER_VARIABLE, stop_with_parent
+from lmexp.redaction import redact_output
 from lmexp.stopping import StopRequest, leave_even_if_deaf
 
 
@@ -62,6 +63,7 @@ def _leave() -> None:
 
 
 if __name__ == "__main__":
+    redact_output()
     outlive_readers()
     exit_code = main(sys.argv[1:])
     sys.stdout.flush()

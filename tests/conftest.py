@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hydra.core.config_store import ConfigStore
 
-from lmexp import plugins
+from lmexp import plugins, redaction
 from lmexp.config.schema import SCHEMAS
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +24,7 @@ def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("WANDB_", "LMEXP_")) and name not in ("WANDB_SERVICE", "LMEXP_SHARED_DATA"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", os.devnull)
+    monkeypatch.setattr(redaction, "_read", {})
 
 
 @pytest.fixture(autouse=True)

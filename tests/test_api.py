@@ -16,6 +16,7 @@ PUBLIC = {
     "LmexpError",
     "LoadedModel",
     "Run",
+    "Secret",
     "TrainConfig",
     "__version__",
     "compose",

@@ -1,4 +1,26 @@
-from lmexp.redaction import REDACTED, is_secret_key, is_secret_variable, redact, redact_text, secret_values
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from lmexp import redaction
+from lmexp.redaction import (
+    REDACTED,
+    Secret,
+    is_secret_key,
+    is_secret_variable,
+    learn,
+    redact,
+    redact_text,
+    secret_fields,
+    secret_values,
+)
 
 SECRET = 'vërÿ"secret\\value'
 
@@ -12,8 +34,6 @@ def test_values_of_secret_variables_disappear_from_nested_data_and_text() -> Non
 
 
 def test_a_secret_is_found_in_text_that_is_json_already() -> None:
-    import json
-
     assert redact_text(json.dumps({"x": SECRET}), secret_values({"API_KEY": SECRET})) == json.dumps({"x": REDACTED})
 
 
@@ -108,3 +128,68 @@ def test_passwords_in_urls_and_well_known_tokens_disappear() -> None:
         redact_text(text, ())
         == f"git clone https://me:{REDACTED}@example.com/x.git; {REDACTED}; https://example.com:8080/a@b"
     )
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        str,
+        json.dumps,
+        repr,
+        lambda secret: json.dumps(secret, ensure_ascii=False),
+        lambda secret: repr([secret + "'"]),
+        lambda secret: repr({"both": f"\"'{secret}"}),
+        quote,
+        quote_plus,
+        lambda secret: quote(secret, safe=""),
+        lambda secret: base64.b64encode(secret.encode()).decode(),
+        lambda secret: base64.urlsafe_b64encode(secret.encode()).decode(),
+    ],
+)
+def test_a_secret_is_found_in_every_form(written) -> None:  # type: ignore[no-untyped-def]
+    secret = "a/b?\"c' \\ é+~"
+    secrets = secret_values({"MY_KEY": secret})
+    assert REDACTED in redact_text(f"x {written(secret)} y", secrets)
+    assert "a/b" not in redact_text(written(secret), secrets)
+
+
+def test_each_line_of_a_secret_is_one() -> None:
+    assert redact_text("line one\nline two", secret_values({"MY_KEY": "line one\nx\nline two"})) == (
+        f"{REDACTED}\n{REDACTED}"
+    )
+
+
+def test_what_a_config_reads_is_a_secret_of_this_process_unless_it_is_short() -> None:
+    learn("SOMETHING", "correct horse")
+    learn("N", "4")
+    assert redact_text("correct horse, 4") == f"{REDACTED}, 4"
+    assert secret_values({}) == ()
+
+
+def test_secret_fields_are_told_by_their_type() -> None:
+    @dataclass
+    class Config:
+        plain: str
+        token: Secret
+        maybe: Secret | None
+        several: dict[str, list[Secret]]
+
+    Config.__annotations__ = {"plain": str, "token": Secret, "maybe": Secret | None, "several": dict[str, list[Secret]]}
+    assert secret_fields(Config) == ("token", "maybe", "several")
+
+
+def test_output_and_tracebacks_are_redacted() -> None:
+    program = (
+        "import sys, warnings; from lmexp.redaction import redact_output; redact_output()\n"
+        "from os import environ\nkey = environ['MY_KEY']\nprint('out', key)\nwarnings.warn(key)\n"
+        "print('ë', file=sys.stderr)\nraise RuntimeError(key)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env={"MY_KEY": "correct horse"}, capture_output=True)
+    assert done.stdout == f"out {REDACTED}\n".encode()
+    assert b"correct" not in done.stderr
+    assert done.stderr.count(REDACTED.encode()) == 2
+    assert done.stderr.rstrip().endswith(f"RuntimeError: {REDACTED}".encode())
+
+
+def test_a_process_that_knows_no_secret_changes_nothing() -> None:
+    assert redaction.redact("a validation/loss of 4") == "a validation/loss of 4"

@@ -16,6 +16,7 @@ from typing import NoReturn
 from lmexp import __version__
 from lmexp.errors import EXIT_CODES, LmexpError, Stopped
 from lmexp.output import outlive_readers
+from lmexp.redaction import redact_output
 from lmexp.stopping import StopRequest
 
 COMMANDS = {
@@ -48,6 +49,7 @@ usage: lmexp [-p PACKAGE]... COMMAND [ARGUMENTS]
 
 def entry() -> NoReturn:
     """The console script."""
+    redact_output()
     outlive_readers()
     code = main(sys.argv[1:])
     sys.stdout.flush()

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lmexp import plugins
+from lmexp.config.environment import check_secrets
 from lmexp.config.lines import line_of
 from lmexp.config.origin import FROM, OPTION, Origin, split_origin
 from lmexp.config.overrides import NULLABLE, literal_override, refuse_hydra_settings
@@ -188,6 +189,10 @@ def compose(
         try:
             node, choices = composing.compose(read)
             refuse_hydra_settings(read)
+            for text in read:
+                group, _, option = text.partition("=")
+                if option.startswith("[") and group not in DICT_GROUPS and group in composing.groups():
+                    raise ConfigError(f"{text}: {group} takes one option, got a list")  # Hydra takes the last one
             composing.name_run(node, choices)
             config = to_typed(node)
         except COMPOSE_ERRORS as error:
@@ -210,6 +215,7 @@ def compose(
 def to_typed(node: DictConfig) -> Any:
     """The dataclass tree; every `__post_init__` check has passed."""
     check_shape(node)
+    check_secrets(node)
     return OmegaConf.to_object(node)
 
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmexp.config.compose import COMPOSE_ERRORS, Composer, LoadedFile, check_shape, to_typed
+from lmexp.config.environment import check_secrets
 from lmexp.config.overrides import parse_override, refuse_hydra_settings
 from lmexp.config.schema import DICT_GROUPS, HELD, SCHEMAS, field_names
 from lmexp.config.translate import from_file, how_to_hold, in_words, one_line, target_hint, type_error
@@ -233,6 +234,7 @@ def _failure(node: DictConfig, key: str) -> str | None:
         return f"{touched} is set, but {place} doesn't hold {name}; {how_to_hold(place, name)}, or leave this out"
     try:
         check_shape(node, key)
+        check_secrets(node, key)
         OmegaConf.to_object(node)
     except NODE_ERRORS as error:
         return in_words(error)
@@ -274,6 +276,7 @@ def unknown_key(base: DictConfig, key: str) -> str | None:
                 continue
             known = [str(k) for k in node]
             if depth == 0:
+                known += ["experiment"] if "task" in known else []
                 return f"there is no {part!r}{_elsewhere(base, parts, known)}"
             if here in DICT_GROUPS:
                 chosen = ",".join([*known, part])

@@ -22,6 +22,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lmexp.config.environment import check_secrets
 from lmexp.config.overrides import escaped
 from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, HELD, SCHEMAS
 from lmexp.errors import ConfigError, RunError
@@ -29,7 +30,7 @@ from lmexp.files import write_atomically
 from lmexp.paths import CONFIG_YAML, RUN_FILES, RUN_FOLDERS, RUN_JSON
 from lmexp.plugins import did_you_mean, trusted
 from lmexp.reading import check_folder, read_format
-from lmexp.redaction import SHORTEST_SECRET, is_secret_variable, redact
+from lmexp.redaction import redact, secret_variables
 
 FORMAT = "lmexp.run"
 VERSION = 3
@@ -85,11 +86,11 @@ def plain_dataclass(config: Any) -> dict[str, Any]:
 
 def without_secrets(plain: dict[str, Any]) -> dict[str, Any]:
     """plain, with the value of every secret environment variable as `${oc.env:NAME}`; ConfigError for other secrets."""
-    secrets = {n: v for n, v in os.environ.items() if is_secret_variable(n) and len(v) >= SHORTEST_SECRET}
+    variables = sorted(secret_variables().items(), key=lambda pair: len(pair[1]), reverse=True)
 
     def replaced(key: str, text: str) -> str:
-        for name in sorted(secrets, key=lambda n: len(secrets[n]), reverse=True):
-            text = text.replace(secrets[name], f"${{oc.env:{name}}}")
+        for name, value in variables:
+            text = _looked_up(text, name, value)
         rest, last = re.sub(r"\$\{oc\.env:[^}]*\}", "", text), key.rpartition(".")[2]
         if rest and redact({last: rest}, secrets=())[last] != rest:
             raise ConfigError(
@@ -100,6 +101,11 @@ def without_secrets(plain: dict[str, Any]) -> dict[str, Any]:
 
     clean: dict[str, Any] = _map_text(plain, replaced)
     return clean
+
+
+def _looked_up(text: str, name: str, value: str) -> str:
+    """text with an interpolation in place of a value; a backslash before it stays one."""
+    return re.sub(rf"(\\*){re.escape(escaped(value))}", lambda found: f"{found[1] * 2}${{oc.env:{name}}}", text)
 
 
 def write_record(path: Path, record: RunRecord, config: dict[str, Any]) -> None:
@@ -225,7 +231,9 @@ def to_config(command: str, plain: dict[str, Any]) -> Any:
         for name, node in held.items() if isinstance(held, dict) and inner in root[outer] else ():
             root[outer][inner][name] = _schema(f"{place}.{name}", group, node)
     try:
-        return OmegaConf.to_object(OmegaConf.merge(root, plain))
+        merged = OmegaConf.merge(root, plain)
+        check_secrets(merged)
+        return OmegaConf.to_object(merged)
     except ConfigError:
         raise
     except (OmegaConfBaseException, AttributeError) as error:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from lmexp.checks import at_least, one_of
+from lmexp.checks import at_least, not_empty, one_of
 from lmexp.data import config as data
 from lmexp.errors import ConfigError
 from lmexp.evaluation import config as evaluation
@@ -133,6 +133,7 @@ class RunConfig:
     """Folder for all runs; null is LMEXP_OUTPUTS, or outputs/ where the command is typed."""
 
     def __post_init__(self) -> None:
+        not_empty("run.root", self.root, "outputs")
         for key in ("name", "folder"):
             text = getattr(self, key)
             if text is not None and not re.fullmatch(r"\w[\w.+-]*", text):
@@ -162,6 +163,8 @@ class TrainConfig:
     launcher: launch.LauncherConfig = MISSING
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}; expected a whole number from 0 to {2**32 - 1}")
         if isinstance(self.task, tasks.CustomTaskConfig):
             if isinstance(self.data, data.CorpusConfig) and self.tokenizer is None:
                 raise ConfigError(
@@ -237,6 +240,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _check_run_and_weights("evaluate", self.run, self.weights)
+        at_least("seed", self.seed, 0)
         if not self.evaluation:
             raise ConfigError("evaluation is empty; choose some, e.g. evaluation=[perplexity,baselines]")
 
@@ -269,7 +273,7 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         _check_run_and_weights("generate", self.run, self.weights)
         one_of("accelerator", self.accelerator, training.ACCELERATORS)
-        for name, least in (("n_samples", 1), ("max_new_tokens", 1), ("temperature", 0), ("top_k", 1)):
+        for name, least in (("n_samples", 1), ("max_new_tokens", 1), ("temperature", 0), ("top_k", 1), ("seed", 0)):
             at_least(name, getattr(self, name), least)
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; expected a share above 0 and up to 1, or null")

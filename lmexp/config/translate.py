@@ -14,6 +14,7 @@ from yaml import MarkedYAMLError
 from lmexp.config.compose import COMPOSE_ERRORS, Composer, LoadedFile, known_keys
 from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, HELD, SCHEMAS, field_names
 from lmexp.plugins import did_you_mean
+from lmexp.redaction import secret_fields
 
 TARGET_HINT = """config text never chooses code, so there is no _target_; for a class of your own write
     defaults: [/schema/{group}@_here_: custom, _self_]
@@ -164,6 +165,8 @@ def type_error(base: DictConfig, key: str, text: str, error: Exception) -> str:
     found: Field[Any] | None = next((f for f in fields(schema) if f.name == name), None)
     if found is None:
         return in_words(error)
+    if name in secret_fields(schema):
+        return f"expected an environment variable, {key}='${{oc.env:MY_SECRET_TOKEN}}', as it is a secret"
     default = "" if found.default is MISSING else f", e.g. {key}={_typed(found.default)}"
     return f"expected {_type_name(str(found.type))}, got {text.partition('=')[2]!r}{default}"
 

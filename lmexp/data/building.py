@@ -30,6 +30,7 @@ from lmexp.data.tokenizing import TOKENIZER_JSON, UNIT_JSON, Divided, TokenizeJo
 from lmexp.data.writing import append_file, json_line, little_endian, map_array, sync_all, token_dtype
 from lmexp.files import sync_folder
 from lmexp.plugins import code_digest
+from lmexp.redaction import redact
 from lmexp.tokenizers.base import Tokenizer
 from lmexp.tokenizers.config import TokenizerConfig
 
@@ -160,7 +161,7 @@ class _Assemble:
             "version": VERSION,
             "fingerprint": self.fingerprint,
             "dtype": token_dtype(self.tokenizer).name,
-            "tokenizer": self.job.tokenizer.identity(),
+            "tokenizer": redact(self.job.tokenizer.identity()),
             "sources": {summary.name: _source_facts(summary) for summary in self.summaries},
             "splits": splits,
         }

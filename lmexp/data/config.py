@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from lmexp import plugins
-from lmexp.checks import at_least, one_of
+from lmexp.checks import at_least, not_empty, one_of
 from lmexp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class CorpusConfig(DataConfig):
                 f"document is read into memory"
             )
         at_least("data.max_quarantined", self.max_quarantined, 0)
+        not_empty("data.cache_dir", self.cache_dir, "outputs/cache")
         at_least("data.max_characters", self.max_characters, self.min_characters)
         one_of("data.windows", self.windows, WINDOWS)
         one_of("data.split", self.split, SPLITS)
@@ -137,6 +138,11 @@ class FilesConfig(CorpusConfig):
     test_pattern: str | None = None
     """Which files of the folder are the test split; null holds data.test_fraction out."""
 
+    def __post_init__(self) -> None:
+        CorpusConfig.__post_init__(self)
+        for name in ("pattern", "validation_pattern", "test_pattern"):
+            not_empty(f"data.{name}", getattr(self, name), "'*.txt'")
+
     def given_splits(self) -> tuple[str, ...]:
         return tuple(name for name in ("validation", "test") if getattr(self, f"{name}_pattern") is not None)
 
@@ -152,7 +158,7 @@ class TextFilesConfig(FilesConfig):
     """file: each file is a document. line: each line is one; blank lines are skipped."""
 
     def __post_init__(self) -> None:
-        CorpusConfig.__post_init__(self)
+        FilesConfig.__post_init__(self)
         one_of("data.document", self.document, DOCUMENTS)
 
     def source(self) -> Source:
@@ -170,6 +176,11 @@ class RecordsConfig(FilesConfig):
     that a record has. A list of texts is joined by line ends."""
     template: str | None = None
     """The text made from several fields, e.g. "{title}\\n\\n{body}"; null takes field alone."""
+
+    def __post_init__(self) -> None:
+        FilesConfig.__post_init__(self)
+        not_empty("data.field", self.field, "text")
+        not_empty("data.template", self.template, "'{title} {body}'")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -201,11 +212,15 @@ class CsvConfig(RecordsConfig):
     """Whether the first line names the columns; without it they are 0, 1, 2, ..."""
 
     def __post_init__(self) -> None:
-        CorpusConfig.__post_init__(self)
+        RecordsConfig.__post_init__(self)
         for name in ("delimiter", "quote"):
             value = getattr(self, name)
             if value is not None and (len(value) != 1 or value in "\r\n"):
                 raise ConfigError(f"data.{name} is {value!r}; expected one character, e.g. data.{name}=';'")
+        if self.quote == self.delimiter:
+            raise ConfigError(
+                f"data.quote is {self.quote!r}, as data.delimiter is; expected another character, or null"
+            )
 
     def source(self) -> Source:
         from lmexp.data.sources.csv_files import CsvSource
@@ -249,6 +264,13 @@ class HFConfig(CorpusConfig):
     template: str | None = None
     """The text made from several columns, e.g. "{question}\\n{answer}"; null takes field alone."""
 
+    def __post_init__(self) -> None:
+        CorpusConfig.__post_init__(self)
+        not_empty("data.field", self.field, "text")
+        not_empty("data.template", self.template, "'{question} {answer}'")
+        for name in ("revision", "subset", "train_split", "validation_split", "test_split"):
+            not_empty(f"data.{name}", getattr(self, name), "train" if name.endswith("split") else "...")
+
     def given_splits(self) -> tuple[str, ...]:
         return tuple(name for name in ("validation", "test") if getattr(self, f"{name}_split") is not None)
 
@@ -281,6 +303,7 @@ class SyntheticConfig(CorpusConfig):
         one_of("data.rule", self.rule, SYNTHETIC)
         for name in ("n_documents", "min_length"):
             at_least(f"data.{name}", getattr(self, name), 1)
+        at_least("data.generator_seed", self.generator_seed, 0)
         at_least("data.max_length", self.max_length, self.min_length)
         if not 2 <= self.n_symbols <= 26:
             raise ConfigError(f"data.n_symbols is {self.n_symbols}; expected 2 to 26 letters")

@@ -37,6 +37,7 @@ from lmexp.data.survey import (
 from lmexp.data.writing import append_file, json_line, sync_all
 from lmexp.errors import DataError
 from lmexp.plugins import code_digest
+from lmexp.redaction import secret_fields
 
 CORPORA = "corpora"
 RACY_SECONDS = 2.0
@@ -148,7 +149,7 @@ class Read:
 
 def corpus_key(config: CorpusConfig, identity: Any) -> str:
     """What a survey is found by: SHA-256 as hex."""
-    common = {f.name for f in fields(CorpusConfig)} - {"kind", "max_document_bytes"}
+    common = {f.name for f in fields(CorpusConfig)} - {"kind", "max_document_bytes"} | {*secret_fields(type(config))}
     settings = {name: value for name, value in asdict(config).items() if name not in common}
     facts = {"format": FORMAT, "version": VERSION, "lmexp": __version__, "settings": settings, "identity": identity}
     facts["code"] = [code_digest(type(config)), code_digest(type(config.source()))]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmexp.checks import at_least
 from lmexp.errors import ConfigError
 from lmexp.training.config import HardwareConfig
 
@@ -36,10 +37,7 @@ class LocalLauncherConfig(LauncherConfig):
     """CPU threads of each process; null divides the cores among the processes."""
 
     def __post_init__(self) -> None:
-        if self.threads_per_process is not None and self.threads_per_process < 1:
-            raise ConfigError(
-                f"launcher.threads_per_process is {self.threads_per_process}; expected 1 or more, or null"
-            )
+        at_least("launcher.threads_per_process", self.threads_per_process, 1)
 
     def check(self, hardware: HardwareConfig) -> None:
         from lmexp.training.devices import check_devices

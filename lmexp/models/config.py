@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lmexp import plugins
+from lmexp.checks import at_least
 from lmexp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,9 +77,7 @@ class GPTConfig(ModelConfig):
                 hint = plugins.did_you_mean(value, allowed)
                 raise ConfigError(f"model.{name} is {value!r}; expected one of {', '.join(allowed)}{hint}")
         for name in ("n_layer", "n_head", "d_model", "n_kv_head", "d_ff"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"model.{name} is {value}; expected at least 1")
+            at_least(f"model.{name}", getattr(self, name), 1)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}; expected a probability from 0 to below 1")
         for name in ("init_std", "rotary_base"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lmexp import plugins
+from lmexp.checks import at_least
 from lmexp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ class CosineConfig(SchedulerConfig):
         _check_warmup(self.warmup_steps)
         if not 0 <= self.min_lr_ratio <= 1:
             raise ConfigError(f"scheduler.min_lr_ratio is {self.min_lr_ratio}; expected a share from 0 to 1")
+        at_least("scheduler.decay_steps", self.decay_steps, 1)
         if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
             raise ConfigError(
                 f"scheduler.decay_steps ({self.decay_steps}) must be above scheduler.warmup_steps "
@@ -231,5 +233,4 @@ def _check_adam(beta1: float, beta2: float, eps: float) -> None:
 
 
 def _check_warmup(warmup_steps: int) -> None:
-    if warmup_steps < 0:
-        raise ConfigError(f"scheduler.warmup_steps is {warmup_steps}; expected 0 (no warm-up) or more")
+    at_least("scheduler.warmup_steps", warmup_steps, 0)

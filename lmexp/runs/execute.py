@@ -14,6 +14,7 @@ from lmexp import __version__
 from lmexp.config.freeze import RunRecord, read_body, read_record, write_config_yaml
 from lmexp.errors import Stopped
 from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, LOGS_DIR, LOSSES_F64, RECEIPT_JSON, STATE_JSON, WANDB_DIR
+from lmexp.redaction import redact_text
 from lmexp.runs import folder
 from lmexp.runs.data import describe as describe_data
 from lmexp.runs.data import reopen_data
@@ -168,12 +169,16 @@ def _start_tracking(
 
 @contextmanager
 def rank_log(run_dir: Path, rank: int) -> Iterator[Callable[[str], None]]:
-    """logs/rank-N.log, and warnings of all libraries in it; yields a function that notes a line."""
+    """logs/rank-N.log, and warnings of all libraries in it, without secrets; yields a function that notes a line."""
     import logging
+
+    class Redacted(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return redact_text(super().format(record))
 
     path = run_dir / LOGS_DIR / f"rank-{rank}.log"
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(Redacted("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
     logger = logging.getLogger("lmexp.run")

@@ -25,6 +25,7 @@ from lmexp.errors import RunError
 from lmexp.files import write_atomically
 from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, LOCK, LOGS_DIR, STATE_JSON, default_root
 from lmexp.reading import open_file, read_format
+from lmexp.redaction import redact_text
 
 if TYPE_CHECKING:
     from lmexp.config.freeze import RunRecord
@@ -83,9 +84,9 @@ def create(root: Path, folder: str, name: str) -> Path:
 def write_state(
     run_dir: Path, state: str, *, phase: str = "training", step: int | None = None, message: str = ""
 ) -> None:
-    """Replace state.json atomically."""
+    """Replace state.json atomically; secrets in the message are redacted."""
     assert state in STATES, state
-    record = State(state=state, phase=phase, step=step, message=message, updated=now())
+    record = State(state=state, phase=phase, step=step, message=redact_text(message), updated=now())
     record.host, record.pid = socket.gethostname(), os.getpid()
     body = {"format": FORMAT, "version": VERSION, **asdict(record)}
     write_atomically(run_dir / STATE_JSON, json.dumps(body, indent=2) + "\n")

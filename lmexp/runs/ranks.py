@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from lmexp.errors import LmexpError, Stopped
+from lmexp.redaction import redact_text
 
 FAILURE_VARIABLE = "LMEXP_FAILURE_FILE"
 """Environment variable: where the first of several processes that leaves early says why, see `tell_launcher`."""
@@ -60,7 +61,7 @@ def tell_launcher(error: BaseException) -> bool:
     stopped = error.state if isinstance(error, Stopped) else None
     told = {
         "rank": Ranks.from_environment().rank,
-        "message": describe(error),
+        "message": redact_text(describe(error)),
         "exit_code": error.exit_code if isinstance(error, LmexpError) else 1,
         "stopped": "interrupted" if isinstance(error, KeyboardInterrupt) else stopped,
     }

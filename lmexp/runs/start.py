@@ -13,7 +13,7 @@ from lmexp.config.freeze import RunRecord, without_secrets, write_config_yaml, w
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError, RunError
 from lmexp.paths import DATA_CARD_HTML, TOKENIZER_JSON, default_root
-from lmexp.redaction import redact_text
+from lmexp.redaction import redact_text, secret_variables
 from lmexp.runs import folder
 from lmexp.runs.data import prepare_data
 from lmexp.runs.data_progress import shown
@@ -39,6 +39,7 @@ def start(
     """
     plain = without_secrets(plain)
     check_custom(config)
+    check_names(plain)
     check_writable(Path(config.run.root or default_root()))
     config.launcher.check(config.trainer)
     if config.model is not None and config.model.init_from is not None:
@@ -87,6 +88,17 @@ def _initial_weights(config: TrainConfig, cache: TokenCache | None) -> dict[str,
     from lmexp.training.trainer import build_model
 
     return initial_weights.check(config, cache.tokenizer, build_model(config, cache.tokenizer.vocab_size))
+
+
+def check_names(plain: dict[str, Any]) -> None:
+    """Raise ConfigError where a secret would name the run; plain: without secrets."""
+    for key, value in plain["run"].items():
+        for variable in secret_variables():
+            if isinstance(value, str) and f"oc.env:{variable}}}" in value:
+                raise ConfigError(
+                    f"run.{key} holds the secret of the environment variable {variable}, and it would be shown as the "
+                    f"name of a folder; give another name, e.g. run.{key}=my_run"
+                )
 
 
 def check_writable(root: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmexp.checks import at_least
 from lmexp.errors import ConfigError
+from lmexp.redaction import secret_fields
 
 if TYPE_CHECKING:
     from lmexp.tokenizers.base import Tokenizer
@@ -27,7 +28,7 @@ class TokenizerConfig:
 
     def identity(self) -> dict[str, Any]:
         """What decides the tokens of a text, together with the training text, as JSON types."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name not in secret_fields(type(self))}
 
     def text_bytes(self) -> int | None:
         """Bytes of training text that train() wants at most; 0 is none, None is all."""
@@ -98,6 +99,7 @@ class BPETokenizerConfig(TokenizerConfig):
                 f"tokenizer.vocab_size is {self.vocab_size}; "
                 f"expected at least {N_BYTES_AND_EOS}: the 256 bytes and <eos>"
             )
+        at_least("tokenizer.vocab_size", self.vocab_size, N_BYTES_AND_EOS)
         _check_min_frequency(self.min_frequency)
         at_least("tokenizer.train_bytes", self.train_bytes, 1)
 
@@ -133,5 +135,4 @@ class SavedTokenizerConfig(TokenizerConfig):
 
 
 def _check_min_frequency(min_frequency: int) -> None:
-    if min_frequency < 1:
-        raise ConfigError(f"tokenizer.min_frequency is {min_frequency}; expected at least 1, which keeps everything")
+    at_least("tokenizer.min_frequency", min_frequency, 1)

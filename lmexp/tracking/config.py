@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmexp.checks import at_least, not_empty, one_of
 from lmexp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ class LoggerConfig:
     """Optimizer steps between two rows of training figures."""
 
     def __post_init__(self) -> None:
-        if self.log_every_n_steps < 1:
-            raise ConfigError(f"logger.log_every_n_steps is {self.log_every_n_steps}; expected at least 1")
+        at_least("logger.log_every_n_steps", self.log_every_n_steps, 1)
 
     def build(self, folder: Path, *, run_id: str, name: str, run_config: Mapping[str, Any]) -> Tracker:
         """A Tracker that appends to the rows in folder.
@@ -66,8 +66,9 @@ class WandbLoggerConfig(LoggerConfig):
 
     def __post_init__(self) -> None:
         LoggerConfig.__post_init__(self)
-        if self.sync not in SYNC:
-            raise ConfigError(f"logger.sync is {self.sync!r}; expected one of {', '.join(SYNC)}")
+        one_of("logger.sync", self.sync, SYNC)
+        for name in ("entity", "group"):
+            not_empty(f"logger.{name}", getattr(self, name), "null")
         if not self.project:
             raise ConfigError("logger.project is empty; expected the name of a W&B project, such as lmexp")
         for tag in self.tags:

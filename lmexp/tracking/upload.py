@@ -1,9 +1,9 @@
-"""Uploads a run's offline W&B files while they are written: `python upload.py FRAGMENT BASE_URL SECONDS`.
+"""Uploads a run's offline W&B files while they are written: `python -m lmexp.tracking.upload FRAGMENT URL SECONDS`.
 
 It runs `wandb beta sync`: once for what earlier attempts of the run left behind, then with --live for
 FRAGMENT. Stdin stays open as long as the training process lives. When it ends, training is over (or was
 killed, which --live would not notice), and the upload may go on for SECONDS. Exit code 0: all was sent.
-Standard library only.
+Imports nothing but the standard library and lmexp.redaction.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
+
+from lmexp.redaction import redact_text
 
 CONNECT_SECONDS = 3.0
 FIRST_PAUSE_SECONDS = 15.0
@@ -91,17 +94,27 @@ def is_sent(fragment: Path) -> bool:
 
 def run(command: list[str], closing: Closing) -> None:
     """Run to the end, or kill it when it is overdue. wandb's own service ends with it."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    reader = threading.Thread(target=_pass_on, args=(process.stdout,), daemon=True)
+    reader.start()
     while process.poll() is None:
         if closing.overdue():
             say("training has ended, and the time for uploading is over")
             process.kill()
         time.sleep(0.1)
+    reader.join(1.0)  # a child of the command's own may hold its output open
+
+
+def _pass_on(output: IO[bytes]) -> None:
+    """What the command prints, without secrets."""
+    for line in output:
+        print(redact_text(line.decode("utf-8", errors="replace")), end="", flush=True)
 
 
 def say(message: str) -> None:
     """A line for the log."""
-    print(f"{time.strftime('%H:%M:%S')} {message}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {redact_text(message)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
-from lmexp.paths import LOGS_DIR, WANDB_DIR
+from lmexp.paths import LOGS_DIR, PACKAGE_DIR, WANDB_DIR
 from lmexp.redaction import redact
 from lmexp.tracking import upload
 from lmexp.tracking.config import WandbLoggerConfig
@@ -204,11 +204,12 @@ def _start_upload(folder: Path, fragment: Path, base_url: str, seconds: float) -
         "WANDB_BASE_URL": base_url,  # whatever a settings file in the folder says
         "WANDB_CACHE_DIR": str(folder / WANDB_DIR / "cache"),
         "WANDB_ERROR_REPORTING": "false",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGE_DIR.parent), os.environ.get("PYTHONPATH")])),
     }
     (folder / LOGS_DIR).mkdir(exist_ok=True)
     with open(folder / LOGS_DIR / UPLOAD_LOG, "ab") as output:
         return subprocess.Popen(
-            [sys.executable, str(upload.__file__), str(fragment), base_url, str(seconds)],
+            [sys.executable, "-P", "-m", upload.__name__, str(fragment), base_url, str(seconds)],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,

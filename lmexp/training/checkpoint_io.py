@@ -22,6 +22,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from lmexp.errors import CheckpointError, Stopped
 from lmexp.files import write_atomically
+from lmexp.redaction import redact, redact_text
 from lmexp.stopping import StopRequest
 from lmexp.training import checkpoints
 from lmexp.training.config import CheckpointConfig
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 FINGERPRINT = "data_fingerprint"
 """Key of a checkpoint's state: of the token cache that it was trained on; None for the user's own data."""
+
+HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
+"""Keys of a checkpoint's state: what save_hyperparameters() of the user's classes noted."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -298,14 +302,22 @@ def kept_for_good(folder: Path, config: CheckpointConfig) -> bool:
 def plain(value: Any) -> Any:
     """Nested dicts, lists and tuples of plain types and tensors; CheckpointError names what isn't.
 
-    Containers are copies; tensors are too, but for the optimizers' (they only change in an optimizer step).
+    Containers are copies; tensors are too, but for the optimizers' (they only change in an optimizer step). Secrets are
+    replaced in hyperparameters, which nothing reads when a run goes on, and refused elsewhere.
     """
+    if isinstance(value, dict):
+        value = value | {name: redact(value[name]) for name in HYPERPARAMETERS if name in value}
     return _plain(value, "checkpoint")
 
 
 def _plain(value: Any, where: str) -> Any:
     if isinstance(value, torch.Tensor):
         return value if where.startswith("checkpoint.optimizer_states") else value.clone()
+    if isinstance(value, str) and redact_text(value) != value:
+        raise CheckpointError(
+            f"{where} holds a secret, which must not be in a checkpoint: leave it out of state_dict() or "
+            f"on_save_checkpoint(), and read it from the environment again"
+        )
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
     if isinstance(value, dict):

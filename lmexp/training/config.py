@@ -89,7 +89,7 @@ class TrainerConfig(HardwareConfig):
             raise ConfigError(f"expected one of trainer.max_steps, max_tokens and max_epochs, got {settings}; {fix}")
         for name in (*given, "accumulate_grad_batches", "val_every_n_steps", "limit_val_batches"):
             at_least(f"trainer.{name}", getattr(self, name), 1)
-        if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
+        if self.gradient_clip_val is not None and not 0 < self.gradient_clip_val < float("inf"):
             raise ConfigError(
                 f"trainer.gradient_clip_val is {self.gradient_clip_val}; expected a positive norm or null"
             )
@@ -189,7 +189,10 @@ def _devices(given: Any) -> int | list[int]:
     """A count, or the list of device indices."""
     parts: Any = given.split(",") if isinstance(given, str) and "," in given else given
     if isinstance(parts, list) and parts and all(str(part).strip().isdigit() for part in parts):
-        return [int(part) for part in parts]
+        indices = [int(part) for part in parts]
+        if len(set(indices)) < len(indices):
+            raise ConfigError(f'trainer.devices is {given!r}; expected each device once, device indices as "0,1"')
+        return indices
     if not isinstance(parts, bool) and str(parts).isdigit() and int(parts) >= 1:
         return int(parts)
     raise ConfigError(f'trainer.devices is {given!r}; expected a number from 1, or device indices as "0,1"')

@@ -64,7 +64,7 @@ def read_finished(path: Path) -> OfflineRun:
 def read(path: Path) -> OfflineRun:
     """The content of one .wandb file, as far as it is complete."""
     run = OfflineRun()
-    for record in _records(path):
+    for record in records(path):
         match record.WhichOneof("record_type"):
             case "run":
                 proto = record.run
@@ -94,7 +94,8 @@ def _values(items: Any) -> dict[str, Any]:
     return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
 
 
-def _records(path: Path) -> Iterator[Any]:
+def records(path: Path) -> Iterator[Any]:
+    """The protobuf records of one .wandb file, as far as it is complete."""
     wandb_internal_pb2: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
     content = path.read_bytes()
     magic, number, _ = HEADER.unpack_from(content)

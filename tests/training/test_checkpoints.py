@@ -17,6 +17,7 @@ import torch
 from lmexp.errors import CheckpointError, ConfigError
 from lmexp.models.config import GPTConfig
 from lmexp.models.gpt import GPT
+from lmexp.redaction import learn
 from lmexp.runs.folder import remove_unfinished
 from lmexp.stopping import StopRequest
 from lmexp.training import checkpoints
@@ -239,3 +240,13 @@ def test_only_plain_types_go_into_a_checkpoint() -> None:
     assert plain(value) == value
     with pytest.raises(CheckpointError, match=r"checkpoint\.hyper_parameters\.path is a pathlib"):
         plain({"hyper_parameters": {"path": Path("x")}})
+
+
+def test_a_secret_in_hyperparameters_is_redacted_and_elsewhere_refused() -> None:
+    learn("INNOCENT", "correct horse")
+    checkpoint = {"hyper_parameters": {"x": ["a correct horse"], "n": 3}, "callbacks": {"Mine": {"n": 1}}}
+    assert plain(checkpoint)["hyper_parameters"] == {"x": ["a [redacted]"], "n": 3}
+    assert checkpoint["hyper_parameters"] == {"x": ["a correct horse"], "n": 3}
+    with pytest.raises(CheckpointError, match=r"checkpoint\.callbacks\.Mine\.x holds a secret.*state_dict") as caught:
+        plain({"callbacks": {"Mine": {"x": "a correct horse"}}})
+    assert "horse" not in str(caught.value)
