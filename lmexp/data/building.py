@@ -27,7 +27,7 @@ from lmexp.data.split import SPLIT_NAMES
 from lmexp.data.summary import Summary
 from lmexp.data.survey import QUARANTINE, ChangedError
 from lmexp.data.tokenizing import TOKENIZER_JSON, UNIT_JSON, Divided, TokenizeJob, by_document
-from lmexp.data.writing import append_file, json_line, little_endian, map_array, sync_all, token_dtype
+from lmexp.data.writing import append_file, json_line, little_endian, map_array, sync_all, token_dtype, write_array
 from lmexp.files import sync_folder
 from lmexp.plugins import code_digest
 from lmexp.redaction import redact
@@ -180,7 +180,7 @@ class _Assemble:
         bytes_dtype = max(dtypes, key=lambda dtype: np.dtype(dtype).itemsize) if None not in dtypes else None
         position, n_documents, sources = 1, 0, {}
         with (folder / f"{name}.tokens").open("wb") as tokens, (folder / f"{name}.documents").open("wb") as starts:
-            np.array([self.tokenizer.eos_id], little_endian(token_dtype(self.tokenizer))).tofile(tokens)
+            write_array(tokens, np.array([self.tokenizer.eos_id], little_endian(token_dtype(self.tokenizer))))
             for source, units in zip(self.job.sources, found, strict=True):
                 first, start, n_bytes = n_documents, position, 0
                 for path, every in units:
@@ -190,7 +190,7 @@ class _Assemble:
                     append_file(tokens, path / f"{name}.tokens")
                     lengths = map_array(path / f"{name}.lengths", "int64", facts["n_documents"])
                     ends = position + np.cumsum(lengths)
-                    (ends - lengths).astype("<i8").tofile(starts)
+                    write_array(starts, (ends - lengths).astype("<i8"))
                     position = int(ends[-1])
                     n_documents += facts["n_documents"]
                     n_bytes += facts["n_bytes"]
@@ -201,7 +201,7 @@ class _Assemble:
                     "stop": position,
                     "n_bytes": n_bytes,
                 }
-            np.array([position], "<i8").tofile(starts)
+            write_array(starts, np.array([position], "<i8"))
         if bytes_dtype is not None:
             self._bytes(folder / f"{name}.bytes", name, bytes_dtype, found)
         return {
@@ -216,7 +216,7 @@ class _Assemble:
     def _bytes(out: Path, name: str, dtype: str, found: Units) -> None:
         """Write the bytes of each token of a split."""
         with out.open("wb") as file:
-            np.zeros(1, little_endian(dtype)).tofile(file)
+            write_array(file, np.zeros(1, little_endian(dtype)))
             for units in found:
                 for path, every in units:
                     if name not in every:
@@ -225,7 +225,7 @@ class _Assemble:
                         append_file(file, path / f"{name}.bytes")
                     else:
                         narrow = map_array(path / f"{name}.bytes", "uint16", every[name]["n_tokens"])
-                        narrow.astype(little_endian(dtype)).tofile(file)
+                        write_array(file, narrow.astype(little_endian(dtype)))
 
 
 def _source_facts(summary: Summary) -> dict[str, Any]:

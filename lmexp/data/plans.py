@@ -29,7 +29,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lmexp.data.writing import sync_all
 from lmexp.errors import DataError
+from lmexp.files import sync_folder
 from lmexp.reading import read_object
 
 if TYPE_CHECKING:
@@ -112,6 +114,8 @@ def make_plan(cache: TokenCache, windows: str, sequence_length: int) -> Plan:
     folder = _folder(cache, windows, sequence_length)
     if not folder.exists():
         _build(folder, cache, windows, sequence_length)
+    for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed, or is slower than another
+        shutil.rmtree(left, ignore_errors=True)
     return open_plan(cache, windows, sequence_length)
 
 
@@ -237,12 +241,12 @@ def _build(folder: Path, cache: TokenCache, windows: str, sequence_length: int) 
         splits = {name: _write_split(beside, split, windows, sequence_length) for name, split in cache.splits.items()}
         body = {**_head(cache, windows, sequence_length), "splits": splits}
         (beside / PLAN_JSON).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-        try:
-            beside.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+        sync_all(beside)
+        beside.rename(folder)
+        sync_folder(folder.parent)
     except OSError as error:
+        if folder.is_dir():
+            return  # another process was faster
         raise DataError(
             f"can't write the row plan in {folder.parent}: {error.strerror or error}; "
             f"choose another folder with data.cache_dir=FOLDER"

@@ -34,7 +34,7 @@ from lmexp.data.survey import (
     read,
     reasons,
 )
-from lmexp.data.writing import append_file, json_line, sync_all
+from lmexp.data.writing import append_file, json_line, sync_all, write_array
 from lmexp.errors import DataError
 from lmexp.plugins import code_digest
 from lmexp.redaction import secret_fields
@@ -111,8 +111,8 @@ class Read:
 
             def flush() -> None:
                 digest_file.write(digests)
-                np.array(characters, "<i8").tofile(character_file)
-                np.array(sizes, "<i8").tofile(byte_file)
+                write_array(character_file, np.array(characters, "<i8"))
+                write_array(byte_file, np.array(sizes, "<i8"))
                 digests.clear()
                 characters.clear()
                 sizes.clear()

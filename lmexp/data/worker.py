@@ -28,7 +28,7 @@ from lmexp.data.split import Piece
 from lmexp.data.survey import Survey
 from lmexp.data.surveying import SurveyJob
 from lmexp.data.tokenizing import Divided, TokenizeJob, by_document
-from lmexp.data.writing import map_array
+from lmexp.data.writing import map_array, write_array
 from lmexp.errors import ConfigError
 
 WORKERS_FROM_BYTES = 1 << 25
@@ -130,7 +130,8 @@ def to_plain(job: Job) -> dict[str, Any]:
     sources = []
     for source in job.sources:
         homes = job.folder / f"homes-{secrets.token_hex(8)}"
-        source.homes.tofile(homes)
+        with homes.open("wb") as file:
+            write_array(file, source.homes)
         sources.append(
             {
                 "name": source.name,

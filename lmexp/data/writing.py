@@ -68,10 +68,10 @@ class SplitWriter:
             ids = [pair[0] for pair in pairs]
             self._counts.append(joined([pair[1] for pair in pairs], 0, np.dtype(np.int64)))
         with self._tokens.open("ab") as file:
-            joined(ids, self._tokenizer.eos_id, self._dtype).tofile(file)
+            write_array(file, joined(ids, self._tokenizer.eos_id, self._dtype))
         lengths = np.fromiter(map(len, ids), "<i8", len(ids)) + 1
         with self._lengths.open("ab") as file:
-            lengths.astype("<i8").tofile(file)
+            write_array(file, lengths.astype("<i8"))
         self.n_documents += len(ids)
         self.n_tokens += int(lengths.sum())
 
@@ -89,9 +89,10 @@ class ByteCounts:
         if self.dtype == "uint16" and counts.max(initial=0) > np.iinfo(np.uint16).max:
             self.dtype = "uint32"
             narrow = np.fromfile(self.path, little_endian("uint16"))
-            narrow.astype(little_endian("uint32")).tofile(self.path)
+            with self.path.open("wb") as file:
+                write_array(file, narrow.astype(little_endian("uint32")))
         with self.path.open("ab") as file:
-            counts.astype(little_endian(self.dtype)).tofile(file)
+            write_array(file, counts.astype(little_endian(self.dtype)))
 
 
 def joined(documents: Sequence[NDArray[Any]], last: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -130,6 +131,11 @@ def map_array(path: Path, dtype: str, n: int) -> NDArray[Any]:
         return np.empty(0, little_endian(dtype))  # an empty file can't be mapped
     # A plain array over the mapped file: slicing a np.memmap costs several times as much.
     return np.asarray(np.memmap(path, little_endian(dtype), mode="r"))
+
+
+def write_array(file: BinaryIO, array: NDArray[Any]) -> None:
+    """Write the bytes of an array. numpy's tofile() would not tell why it can't, e.g. that the disk is full."""
+    file.write(np.ascontiguousarray(array).data)
 
 
 def append_file(file: BinaryIO, path: Path) -> None:

@@ -29,6 +29,9 @@ def write_card(cache: TokenCache, data: CorpusConfig, seed: int) -> Path:
     page_path, json_path = cache.path / DATA_CARD_HTML, cache.path / DATA_CARD_JSON
     if not (page_path.exists() and _is_of(json_path, card.settings(data, seed), card.VERSION)):
         facts = card.facts(cache, data, seed)
+        json_path.unlink(missing_ok=True)  # written last: where it is, the page says the same
+        for left in cache.path.glob(".data_card.*.tmp"):
+            left.unlink(missing_ok=True)  # by a process that was killed
         write_atomically(page_path, page(facts))
         write_atomically(json_path, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return page_path

@@ -46,6 +46,8 @@ def prepare_data(config: TrainConfig, progress: Progress) -> TokenCache | None:
     cache = _prepare(config, config.tokenizer, progress)
     try:
         write_card(cache, config.data, config.seed)
+    except FileNotFoundError:
+        pass  # another process is writing it, and has removed what this one began
     except OSError as error:  # a cache that others prepared may be read-only
         progress.say(f"the data card can't be written to {cache.path}: {error.strerror}")
     return cache

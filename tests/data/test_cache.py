@@ -344,3 +344,17 @@ def test_a_tokenizer_learns_from_stretches_of_a_large_corpus(write_pieces, prepa
     assert at > len(every) * 0.9
     prepare_pieces(path, BPETokenizerConfig(vocab_size=270), validation_fraction=0.2, cache_dir=f"{path}-all")
     assert learnt[3] == every
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is /dev/full")
+def test_an_array_says_when_the_disk_is_full() -> None:
+    """numpy's own tofile() says how many values it wrote, and not why."""
+    with pytest.raises(OSError, match="No space left on device"), open("/dev/full", "wb", buffering=0) as file:
+        writing.write_array(file, np.arange(100_000))
+
+
+def test_arrays_are_written_as_they_are(tmp_path: Path) -> None:
+    for array in (np.arange(10, dtype="<i8")[::2], np.empty(0, "<i8"), np.array([7], "uint8")):
+        with (tmp_path / "array").open("wb") as file:
+            writing.write_array(file, array)
+        assert (tmp_path / "array").read_bytes() == array.tobytes()

@@ -198,6 +198,17 @@ def test_those_who_make_a_plan_at_the_same_time_get_the_same(cache) -> None:
     assert [path.name for path in (cache.path / "plans").iterdir()] == ["packed-16"]
 
 
+def test_what_a_killed_process_began_is_removed(cache) -> None:
+    for name in (".packed-16-0123abcd", ".packed-8-0123abcd"):
+        (cache.path / "plans" / name).mkdir(parents=True)
+        (cache.path / "plans" / name / "train.rows").touch()
+    for _ in range(2):
+        make_plan(cache, "packed", 16)
+        left = sorted(path.name for path in (cache.path / "plans").iterdir())
+        assert left == [".packed-8-0123abcd", "packed-16"]  # that of another plan may be at work
+        (cache.path / "plans" / ".packed-16-89abcdef").mkdir()
+
+
 def test_a_folder_that_cannot_be_written_is_an_error_with_the_fix(cache) -> None:
     (cache.path / "plans").write_text("a file")
     with pytest.raises(DataError, match=r"can't write the row plan in .*plans: .*; choose another .*data\.cache_dir="):

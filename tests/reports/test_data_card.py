@@ -10,6 +10,7 @@ import pytest
 
 from lmexp.data.cache import TokenCache, prepare
 from lmexp.data.config import TextFilesConfig
+from lmexp.files import write_atomically
 from lmexp.reports.charts import histogram
 from lmexp.reports.data_card import as_text, write_card
 from lmexp.tokenizers.config import ByteTokenizerConfig, CharTokenizerConfig
@@ -65,6 +66,24 @@ def test_a_card_is_made_anew_for_other_settings_only(tmp_path: Path) -> None:
     (cache.path / "data_card.json").write_text("{damaged")
     path.write_text("mine")
     assert write_card(cache, data, 1).read_text() != "mine"
+
+
+def test_a_card_whose_writer_was_killed_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, data = card_of(tmp_path, [f"line {i}" for i in range(60)])
+    first = write_card(cache, data, 0).read_text(encoding="utf-8")
+
+    def killed(path: Path, content: str) -> None:
+        if path.suffix == ".json":
+            path.with_name(f".{path.name}.0123abcd.tmp").touch()
+            raise KeyboardInterrupt
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lmexp.reports.data_card.write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_card(cache, data, 1)
+    assert write_card(cache, data, 0).read_text(encoding="utf-8") == first  # not the page of the other seed
+    assert not list(cache.path.glob(".*"))
 
 
 def test_in_the_terminal_there_are_three_reasons_at_most(tmp_path: Path) -> None:
