@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FORMAT = "lmexp.state"
 VERSION = 1
 STATES = ("created", "running", "done", "failed", "preempted", "interrupted")
-PHASES = ("training", "evaluating")
+PHASES = ("training", "evaluating", "finished")
 
 
 @dataclass(kw_only=True, slots=True)
