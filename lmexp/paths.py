@@ -45,6 +45,8 @@ RUN_FILES = (
 )
 RUN_FOLDERS = (CHECKPOINTS_DIR, LOGS_DIR, EVALUATION_DIR, WANDB_DIR)
 """What a run folder holds of ours."""
+RUN_LINKS = (f"{WANDB_DIR}/offline-run-*/logs/*",)
+"""Where wandb puts links to the log of its service, which another program may have started; nobody follows them."""
 
 
 def default_root() -> str:

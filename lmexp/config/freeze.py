@@ -27,7 +27,7 @@ from lmexp.config.overrides import escaped
 from lmexp.config.schema import BASES, COMMANDS, DICT_GROUPS, HELD, SCHEMAS
 from lmexp.errors import ConfigError, RunError
 from lmexp.files import write_atomically
-from lmexp.paths import CONFIG_YAML, RUN_FILES, RUN_FOLDERS, RUN_JSON
+from lmexp.paths import CONFIG_YAML, RUN_FILES, RUN_FOLDERS, RUN_JSON, RUN_LINKS
 from lmexp.plugins import did_you_mean, trusted
 from lmexp.reading import check_folder, read_format
 from lmexp.redaction import redact, secret_variables
@@ -188,7 +188,7 @@ def read_body(run_dir: Path) -> dict[str, Any]:
     Everything that opens a run begins here, so that it can trust the folder from then on.
     """
     path = run_dir / RUN_JSON
-    check_folder(run_dir, RunError, files=RUN_FILES, folders=RUN_FOLDERS)
+    check_folder(run_dir, RunError, files=RUN_FILES, folders=RUN_FOLDERS, links=RUN_LINKS)
     try:
         body = read_format(path, RunError, FORMAT, VERSION)
     except FileNotFoundError:

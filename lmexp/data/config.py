@@ -303,7 +303,6 @@ class SyntheticConfig(CorpusConfig):
         one_of("data.rule", self.rule, SYNTHETIC)
         for name in ("n_documents", "min_length"):
             at_least(f"data.{name}", getattr(self, name), 1)
-        at_least("data.generator_seed", self.generator_seed, 0)
         at_least("data.max_length", self.max_length, self.min_length)
         if not 2 <= self.n_symbols <= 26:
             raise ConfigError(f"data.n_symbols is {self.n_symbols}; expected 2 to 26 letters")

@@ -56,7 +56,7 @@ def read_run(run_dir: Path) -> RunFiles:
             f"{run_dir}: expected a run folder with {paths.RUN_JSON} or {paths.STATE_JSON}, found "
             f"{'neither' if run_dir.is_dir() else 'no such folder'}; see the runs there are with lmexp runs"
         )
-    check_folder(run_dir, RunError, files=paths.RUN_FILES, folders=paths.RUN_FOLDERS)
+    check_folder(run_dir, RunError, files=paths.RUN_FILES, folders=paths.RUN_FOLDERS, links=paths.RUN_LINKS)
     evaluation = run_dir / paths.EVALUATION_DIR
     files = RunFiles()
     files.run = files.take("run", lambda: _json(run_dir / paths.RUN_JSON, "lmexp.run", RUN_VERSION), {})

@@ -449,6 +449,15 @@ def test_a_run_behind_a_link_works_as_before(sent: Sent) -> None:
     assert main(["report", str(sent.folder / "by-link")]) == 0
 
 
+def test_the_links_of_wandb_to_the_log_of_its_service_are_left_alone(sent: Sent) -> None:
+    """They lead out of the run where another program on the machine has started the service."""
+    logs = sent.run / "wandb" / "offline-run-20260101_000000-0123abcd" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "debug-core.log").symlink_to(sent.elsewhere / "core.log")
+    assert resume(sent) == 0
+    assert (logs / "debug-core.log").is_symlink()
+
+
 def test_a_run_that_was_sent_with_its_cache_is_evaluated_and_resumed(sent: Sent) -> None:
     assert evaluate(sent) == 0
     assert resume(sent) == 0
