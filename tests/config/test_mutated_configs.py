@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,10 +16,8 @@ from tests.end_to_end.command import lmexp
 
 EVERY_SORT = 4
 """Of each sort so many are tried at each run of the suite, the rest of MANY by `make check`."""
-MANY = 400
-CHUNKS = 8
-SECONDS = 6.0
-"""Two are promised, and benchmarks/startup.py measures them; this allows for a machine that does much else."""
+MANY = 240
+CHUNKS = 4
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +86,6 @@ def test_an_answer_can_be_wrong(wrong: Mutation, told: str) -> None:
 
 @pytest.mark.parametrize("typed", ["optimizer.lr=nan", "model.n_layre=2", "data.batch_size=-1"])
 def test_a_wrong_command_ends_with_2_and_leaves_nothing(tmp_path: Path, typed: str) -> None:
-    begin = time.monotonic()
     said = lmexp(tmp_path, "train", typed, code=2).stderr
-    seconds = time.monotonic() - begin
-    print(f"{typed}: refused in {seconds:.2f} s")
     assert typed.partition("=")[0] in said
     assert list(tmp_path.iterdir()) == []
-    assert seconds < SECONDS
