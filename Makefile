@@ -27,7 +27,8 @@ test: $(STAMP)  ## the default tests
 check: $(STAMP)  ## all that CI runs: lint, types, then every test, with coverage
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
-	$(call step,tests,$(BIN)/python -m pytest -m "not gpu" --cov --cov-report=term:skip-covered $(ARGS))
+	$(call step,tests,$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS))
+	$(call step,slow tests,$(BIN)/python -m pytest -m "(slow or slurm) and not gpu" $(ARGS))
 	@printf '\n== check: all passed\n'
 
 torture: $(STAMP)  ## runs killed and stopped 2,400 times, hours; goes on where it was left: ARGS="signals --cases 9"
