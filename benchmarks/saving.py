@@ -16,6 +16,7 @@ not reached.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -74,6 +75,7 @@ def overrides(micro: bool, cache_dir: Path) -> list[str]:
 
 def train_with_lmexp(config: Any, cache: Any, folder: Path) -> Measured:
     """lmexp's own training, its two places that can wait being timed."""
+    from lmexp.stopping import StopRequest
     from lmexp.training import trainer
     from lmexp.training.checkpoint_io import CheckpointWriter
 
@@ -114,7 +116,7 @@ def train_with_lmexp(config: Any, cache: Any, folder: Path) -> Measured:
         setattr(CheckpointWriter, name, replacement)
     try:
         (folder / "checkpoints").mkdir(parents=True)
-        trainer.fit(config, folder, cache, None, rank=0, say=lambda _: None)
+        trainer.fit(config, folder, cache, None, rank=0, say=lambda _: None, stop=StopRequest())
     finally:
         for name, original in originals.items():
             setattr(CheckpointWriter, name, original)
@@ -146,7 +148,7 @@ def train_with_lightning(config: Any, cache: Any, folder: Path, save: Callable[[
     parts = trainer.build(config, cache)
     fitting = pl.Trainer(
         accelerator="cpu",
-        max_steps=parts.total_steps,
+        max_steps=EVERY * N_SAVES + 1,
         deterministic=True,
         callbacks=[StepSeeds(config.seed), Saver()],
         logger=False,
@@ -246,7 +248,9 @@ def main() -> int:
     given = parser.parse_args()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore")
-    return 0 if report(*measure(given.micro, given.rounds)) else 1
+    with contextlib.redirect_stdout(sys.stderr):  # training's own lines
+        measured = measure(given.micro, given.rounds)
+    return 0 if report(*measured) else 1
 
 
 if __name__ == "__main__":

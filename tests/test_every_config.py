@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -298,8 +300,7 @@ def write_documents(data: Any, path: Path, texts: list[str]) -> None:
     elif isinstance(data, JsonLinesConfig):
         path.write_text("\n".join(json.dumps(dict.fromkeys(columns, text)) for text in texts), encoding="utf-8")
     else:
-        parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
-        parquet.write_table(arrow.table(dict.fromkeys(columns, texts)), path)
+        pq.write_table(pa.table(dict.fromkeys(columns, texts)), path)
 
 
 @pytest.mark.parametrize("name", YAMLS)

@@ -7,6 +7,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lmexp.cli.main import COMMANDS, main
@@ -53,8 +55,7 @@ def write_corpora(folder: Path) -> None:
         quote = '"' if delimiter == "," else ""
         cells = [f"{row['title']}{delimiter}{quote}{row['text']}{quote}" for row in rows]
         (folder / name).write_text("\n".join([f"title{delimiter}body", *cells]) + "\n", encoding="utf-8")
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(arrow.table({"body": [row["text"] for row in rows]}), folder / "table.parquet")
+    pq.write_table(pa.table({"body": [row["text"] for row in rows]}), folder / "table.parquet")
     datasets = pytest.importorskip("datasets")
     columns = {"text": [row["text"] for row in rows]}
     datasets.DatasetDict({"train": datasets.Dataset.from_dict(columns)}).save_to_disk(str(folder / "saved"))

@@ -14,17 +14,9 @@ from typing import Any
 from lmexp.data.config import HFConfig
 from lmexp.data.sources import base
 from lmexp.data.sources.base import ALL, Bad, Source, Unit
+from lmexp.data.sources.columns import ColumnText, rows_per_batch
 from lmexp.errors import DataError
 from lmexp.plugins import did_you_mean
-
-try:
-    import pyarrow  # type: ignore[import-untyped] # noqa: F401
-
-    from lmexp.data.sources.columns import ColumnText, rows_per_batch
-except ModuleNotFoundError as error:
-    if error.name != "pyarrow":
-        raise
-    raise DataError('data=hf needs datasets: pip install "lmexp[hf]"') from None
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 COMMIT = re.compile("[0-9a-f]{40}")

@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
 from lmexp.data.config import ParquetConfig
 from lmexp.data.sources import base
 from lmexp.data.sources.base import Bad, Unit
+from lmexp.data.sources.columns import Column, ColumnText, rows_per_batch
 from lmexp.data.sources.files import File, FileSource, find_files
 from lmexp.errors import DataError
-
-try:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-    from lmexp.data.sources.columns import Column, ColumnText, rows_per_batch
-except ModuleNotFoundError as error:
-    if error.name != "pyarrow":
-        raise
-    raise DataError('data=parquet needs pyarrow: pip install "lmexp[parquet]"') from None
 
 BUFFER_BYTES = 1 << 20
 """Read ahead in each column; without it pyarrow reads all of a row group's column at once. Of the pages in it, about
