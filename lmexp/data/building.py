@@ -35,7 +35,7 @@ from lmexp.tokenizers.base import Tokenizer
 from lmexp.tokenizers.config import TokenizerConfig
 
 FORMAT = "lmexp.cache"
-VERSION = 2
+VERSION = 3
 CACHE_JSON = "cache.json"
 
 Ints = NDArray[np.int64]
@@ -209,8 +209,17 @@ class _Assemble:
             "n_tokens": position - 1,
             "n_bytes": sum(source["n_bytes"] for source in sources.values()),
             "n_bytes_dtype": bytes_dtype,
+            "documents_digest": self._documents_digest(name),
             "sources": sources,
         }
+
+    def _documents_digest(self, split: str) -> str:
+        """SHA-256 of the documents of a split, whatever the tokenizer and the other splits are."""
+        sha = hashlib.sha256()
+        for summary in self.summaries:
+            if summary.n_in(split):
+                sha.update(f"{summary.name}:{summary.documents_digest(split)};".encode())
+        return sha.hexdigest()
 
     @staticmethod
     def _bytes(out: Path, name: str, dtype: str, found: Units) -> None:

@@ -1,11 +1,12 @@
 """The token cache: a corpus as token ids in memory-mapped files, with the tokenizer that made them.
 
 <cache_root>/<first 16 hex digits of the fingerprint>/
-    cache.json            {"format": "lmexp.cache", "version": 2, "fingerprint": ..., "dtype": "uint16",
+    cache.json            {"format": "lmexp.cache", "version": 3, "fingerprint": ..., "dtype": "uint16",
                            "tokenizer": identity, "sources": {name: {"split", "cleaning", "n_read", "n_documents",
                            "n_bytes", "n_duplicates", "n_dropped", "n_quarantined", "documents_digest"}},
-                           "splits": {"train": {"n_documents", "n_tokens", "n_bytes", "n_bytes_dtype", "sources":
-                           {name: {"first_document", "n_documents", "start", "stop", "n_bytes"}}}, ...}}
+                           "splits": {"train": {"n_documents", "n_tokens", "n_bytes", "n_bytes_dtype",
+                           "documents_digest", "sources": {name: {"first_document", "n_documents", "start", "stop",
+                           "n_bytes"}}}, ...}}
     tokenizer.json        the tokenizer, trained on the training split
     <split>.tokens        token ids, raw little-endian dtype: an <eos>, then the documents, each followed by <eos>
     <split>.documents     int64: the stream position (index into <split>.tokens) of each document's first token, and at
@@ -91,6 +92,8 @@ class TokenSplit:
         self.n_documents = int(facts["n_documents"])
         self.n_bytes = int(facts["n_bytes"])
         """UTF-8 bytes of the split's text."""
+        self.documents_digest = str(facts["documents_digest"])
+        """SHA-256 of its documents, the same for any tokenizer and whatever the other splits hold."""
         self.sources = {source: SourceRange(**places) for source, places in facts["sources"].items()}
         self.tokens = _open(path / f"{name}.tokens", dtype, 1 + self.n_tokens)
         self.document_starts: Ints = _open(path / f"{name}.documents", "int64", self.n_documents + 1)

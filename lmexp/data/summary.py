@@ -65,6 +65,18 @@ class Summary:
         index = SPLIT_NAMES.index(split)
         return int(np.count_nonzero(self.homes == index)) + sum(piece.split == index for piece in self.pieces)
 
+    def documents_digest(self, split: str) -> str:
+        """SHA-256 of the documents of a split, in order, and of the pieces of those that were cut."""
+        index = SPLIT_NAMES.index(split)
+        sha = hashlib.sha256()
+        for _, chunk in chunks(self.survey):
+            sha.update(np.ascontiguousarray(self.survey.digests[chunk][self.homes[chunk] == index]).data)
+        for piece in self.pieces:
+            if piece.split == index:
+                sha.update(self.survey.digests[piece.document].tobytes())
+                sha.update(f"{piece.start}-{piece.stop};".encode())
+        return sha.hexdigest()
+
 
 def summarize(name: str, config: CorpusConfig, survey: Survey) -> Summary:
     """Clean and split a source; DataError where a split that is wanted gets nothing."""

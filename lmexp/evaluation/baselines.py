@@ -8,23 +8,22 @@ The lift is a paired difference: each resample draws the same documents for both
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
 
 from lmexp.errors import DataError
+from lmexp.evaluation.collect import finished, publish
 from lmexp.evaluation.config import BaselinesConfig
 from lmexp.evaluation.context import EvaluationContext, split_note
-from lmexp.evaluation.intervals import N_RESAMPLES, Interval, ratio_interval
+from lmexp.evaluation.figures import row_of
 from lmexp.evaluation.ngrams import Bigram, Unigram, fit_bigram
 from lmexp.evaluation.row import Row, not_measured
-from lmexp.evaluation.sums import (
-    ClusterSums,
-    Segments,
-    cluster_sums,
-    join_segments,
-    same_targets,
-)
+from lmexp.evaluation.samples import NUMBER, Figure, Header, Key, Samples
+from lmexp.evaluation.sums import FEW_DOCUMENTS, Segments, samples_table
 from lmexp.evaluation.targets import Targets
 
 UNIT = "bits per byte"
@@ -32,7 +31,6 @@ WHAT = {
     "unigram": "add-one unigram model",
     "bigram": "bigram model interpolated with the add-one unigram (Witten-Bell)",
 }
-NO_BYTES = "the scored tokens cover no bytes"
 _TARGETS_AT_ONCE = 1 << 20
 
 
@@ -45,100 +43,147 @@ class Baselines:
         self.config = config
 
     def run(self, context: EvaluationContext) -> list[Row]:
-        """Four rows; the sums behind them stay in context.results as "unigram/SPLIT" and "bigram/SPLIT"."""
+        """Four rows; the table behind them is left in context.samples."""
+        name = context.name or self.config.kind
         try:
-            name, _ = context.choose_split(self.config.split)
+            split, _ = context.choose_split(self.config.split)
             _, train = context.choose_split("train")
         except DataError as error:
-            return _nothing(self.config.split, str(error))
-        assert context.cache is not None
-        model = context.results.get(f"perplexity/{name}")
-        targets = context.targets(name, model.max_tokens if model else None)
-        fitted = None
-        if context.rank == 0:  # the others wait: one copy of the counts is enough
-            context.progress("baselines: counting", 0, 1)
-            bigram = fit_bigram(train.tokens, context.cache.tokenizer.vocab_size)
-            context.progress("baselines: scoring", 0, 1)
-            fitted = {which: _score(which, bigram, targets) for which in WHAT}
-            context.progress("baselines: scoring", 1, 1)
-        sums = context.gather(fitted)[0]
-        assert sums is not None
-        for which in WHAT:
-            context.results[f"{which}/{name}"] = sums[which]
+            return _nothing(name, self.config.split, str(error))
+        model = _perplexity_on(context, split)
+        targets = context.targets(split, None if model is None else model.header.key.task.get("max_tokens"))
         definition = f"fitted on the {train.n_tokens:,} training tokens; {targets.definition}"
-        definition += split_note(self.config.split, name)
-        rows = [_row(which, sums[which], name, definition, context.seed) for which in WHAT]
-        return rows + [_lift(which, sums[which], model, name, definition, context.seed) for which in WHAT]
+        header = Header(
+            name=name,
+            kind=self.config.kind,
+            split=split,
+            definition=definition + split_note(self.config.split, split),
+            key=Key(
+                model=context.model_digest,
+                task={**targets.task, "train": train.documents_digest},
+                settings={**targets.settings, **context.settings, "paired": model is not None},
+            ),
+            cluster="document" if targets.n_documents >= FEW_DOCUMENTS else "window",
+        )
+        found = finished(context, header)
+        samples = self._samples(context, header, targets, model) if found is None else _with_figures(found)
+        context.samples[name] = samples
+        return _rows(samples, model, seed=context.seed)
+
+    def _samples(self, context: EvaluationContext, header: Header, targets: Targets, model: Samples | None) -> Samples:
+        table = None
+        if context.rank == 0:  # the others wait: one copy of the counts is enough
+            assert context.cache is not None
+            context.progress(f"{header.name}: counting", 0, 1)
+            bigram = fit_bigram(context.cache.splits["train"].tokens, context.cache.tokenizer.vocab_size)
+            context.progress(f"{header.name}: scoring", 0, 1)
+            decode = context.cache.tokenizer.decode
+            scored = {
+                which: samples_table(_segments(one, targets), targets.split, decode)
+                for which, one in (("unigram", bigram.unigram), ("bigram", bigram))
+            }
+            context.progress(f"{header.name}: scoring", 1, 1)
+            table = scored["bigram"]
+            for which, found in scored.items():
+                table = _with_numbers(table, f"{which}_nats", -found.column("logprob").to_numpy())
+            if model is not None and _same_targets(table, model):
+                for which in WHAT:
+                    lift = table.column(f"{which}_nats").to_numpy() + model.numbers("logprob")
+                    table = _with_numbers(table, f"over_{which}", lift)
+        table = context.gather(table)[0]
+        samples = _with_figures(Samples(header, table))
+        if context.rank == 0:
+            publish(context, samples)
+        return samples
 
 
-def _score(which: str, bigram: Bigram, targets: Targets) -> ClusterSums:
-    """Sums over the targets under one of the two models."""
-    segments = join_segments(list(_segments(bigram if which == "bigram" else bigram.unigram, targets)))
-    return cluster_sums(segments, max_tokens=targets.max_tokens)
+def _perplexity_on(context: EvaluationContext, split: str) -> Samples | None:
+    """The table of the model's perplexity on the split, where it was measured before."""
+    for samples in context.samples.values():
+        if (samples.header.kind, samples.header.split) == ("perplexity", split):
+            return samples
+    return None
 
 
-def _segments(model: Unigram | Bigram, targets: Targets) -> Iterator[Segments]:
-    for batch in targets.batches(max(1, _TARGETS_AT_ONCE // targets.sequence_length)):
-        tokens = np.where(batch.scored, batch.targets, 0)  # IGNORE is no token
-        p = model.probability(batch.tokens, tokens) if isinstance(model, Bigram) else model.probability(tokens)
-        yield batch.sum(-np.log(p), np.zeros(p.shape, np.bool_))  # their first choices are of no interest
+def _segments(model: Unigram | Bigram, targets: Targets) -> pa.Table:
+    """All segments under one of the two models."""
+
+    def scored() -> Iterator[Segments]:
+        for batch in targets.batches(max(1, _TARGETS_AT_ONCE // targets.sequence_length)):
+            tokens = np.where(batch.scored, batch.targets, 0)  # IGNORE is no token
+            p = model.probability(batch.tokens, tokens) if isinstance(model, Bigram) else model.probability(tokens)
+            yield batch.sum(-np.log(p), np.zeros(p.shape, np.bool_))  # their first choices are of no interest
+
+    start = time.perf_counter()
+    tables = [segments.table(time.perf_counter() - start) for segments in scored()]
+    return pa.concat_tables(tables).sort_by("place")
 
 
-def _row(which: str, sums: ClusterSums, split: str, definition: str, seed: int) -> Row:
-    name, words = f"baselines/{which}_bits_per_byte", f"bits per byte of the {WHAT[which]}, {definition}"
-    if not sums.total_bytes:
-        return not_measured(name, split, words, NO_BYTES, unit=UNIT)
-    interval = ratio_interval(sums.nats / math.log(2), sums.n_bytes, seed=seed)
-    return _measured(name, split, words, sums.bits_per_byte, interval, sums, sums.method(N_RESAMPLES, seed), False)
-
-
-def _lift(which: str, sums: ClusterSums, model: ClusterSums | None, split: str, definition: str, seed: int) -> Row:
-    name = f"baselines/lift_over_{which}"
-    words = f"bits per byte of the {WHAT[which]} minus those of the model on the same tokens; {definition}"
-    why = _why_not_paired(sums, model)
-    if model is None or why:
-        return not_measured(name, split, words, why, unit=UNIT)
-    interval = ratio_interval((sums.nats - model.nats) / math.log(2), sums.n_bytes, seed=seed)
-    estimate = sums.bits_per_byte - model.bits_per_byte
-    method = f"paired {sums.method(N_RESAMPLES, seed)}"
-    return _measured(name, split, words, estimate, interval, sums, method, True)
-
-
-def _measured(
-    name: str,
-    split: str,
-    words: str,
-    estimate: float,
-    interval: Interval,
-    sums: ClusterSums,
-    method: str,
-    up: bool,
-) -> Row:
-    return Row(
-        name=name,
-        split=split,
-        definition=words,
-        estimate=estimate,
-        low=interval.low,
-        high=interval.high,
-        n=sums.total_bytes,
-        n_clusters=len(sums.ids),
+def _score(which: str) -> Figure:
+    return Figure(
+        name=f"{which}_bits_per_byte",
+        definition=f"bits per byte of the {WHAT[which]}",
+        numerator=f"{which}_nats",
+        denominator="n_bytes",
+        scale=1 / math.log(2),
         unit=UNIT,
-        method=method,
-        higher_is_better=up,
+        higher_is_better=False,
     )
 
 
-def _why_not_paired(sums: ClusterSums, model: ClusterSums | None) -> str:
+def _lift(which: str) -> Figure:
+    return Figure(
+        name=f"lift_over_{which}",
+        definition=f"bits per byte of the {WHAT[which]} minus those of the model on the same tokens",
+        numerator=f"over_{which}",
+        denominator="n_bytes",
+        scale=1 / math.log(2),
+        unit=UNIT,
+        higher_is_better=True,
+    )
+
+
+def _with_figures(samples: Samples) -> Samples:
+    """The same, its header naming the figures that its columns make."""
+    known = (*map(_score, WHAT), *map(_lift, WHAT))
+    figures = tuple(figure for figure in known if figure.numerator in samples.table.column_names)
+    return Samples(replace(samples.header, figures=figures), samples.table)
+
+
+def _rows(samples: Samples, model: Samples | None, *, seed: int) -> list[Row]:
+    header = samples.header
+    rows = [row_of(_score(which), samples, seed=seed) for which in WHAT]
+    for which in WHAT:
+        lift = _lift(which)
+        words = f"{lift.definition}; {header.definition}"
+        why = _why_not_paired(samples, model, lift)
+        if why:
+            rows.append(not_measured(f"{header.name}/{lift.name}", header.split, words, why, unit=UNIT))
+            continue
+        row = row_of(lift, samples, seed=seed)
+        rows.append(replace(row, method=f"paired {row.method}" if row.low is not None else row.method))
+    return rows
+
+
+def _with_numbers(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
+    return table.append_column(pa.field(name, NUMBER, nullable=False), pa.array(values, NUMBER))
+
+
+def _same_targets(table: pa.Table, model: Samples) -> bool:
+    """Whether both hold the same targets in the same samples, so that they can be paired."""
+    return all(table.column(name).equals(model.table.column(name)) for name in ("sample_id", "n_tokens", "n_bytes"))
+
+
+def _why_not_paired(samples: Samples, model: Samples | None, lift: Figure) -> str:
     if model is None:
         return "the model has no perplexity on this split; ask for evaluation=[perplexity,baselines]"
-    if not sums.total_bytes:
-        return NO_BYTES
-    if not same_targets(sums, model):
+    if lift.numerator not in samples.table.column_names:
         return "the model's perplexity was measured on other tokens"
-    return "" if np.isfinite(model.nats).all() else "the model's loss is not finite"
+    if not np.isfinite(samples.numbers(lift.numerator)).all():
+        return "the model's loss is not finite"
+    return ""
 
 
-def _nothing(split: str, why: str) -> list[Row]:
+def _nothing(name: str, split: str, why: str) -> list[Row]:
     names = [f"{which}_bits_per_byte" for which in WHAT] + [f"lift_over_{which}" for which in WHAT]
-    return [not_measured(f"baselines/{name}", split, "n-gram baselines", why, unit=UNIT) for name in names]
+    return [not_measured(f"{name}/{one}", split, "n-gram baselines", why, unit=UNIT) for one in names]

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import distributed, nn
 
 from lmexp.errors import DataError
-from lmexp.evaluation.sums import ClusterSums
 
 if TYPE_CHECKING:
     from lmexp.data.cache import TokenCache, TokenSplit
+    from lmexp.evaluation.samples import Samples
     from lmexp.evaluation.targets import Targets
+    from lmexp.tokenizers.base import Tokenizer
 
 T = TypeVar("T")
 
@@ -48,8 +50,20 @@ class EvaluationContext:
     """Seed of resampling."""
     progress: Callable[[str, int, int], None] = _silent
     """Called with what is being done, how many parts are done, and of how many."""
-    results: dict[str, ClusterSums] = field(default_factory=dict)
-    """Sums left by evaluations that ran before, as "perplexity/test", for later ones to compare with."""
+    tokenizer: Tokenizer | None = None
+    """The tokenizer that the model was trained with; None where the user's own code has its own way."""
+    name: str = ""
+    """Of the evaluation that runs, as in the config."""
+    folder: Path | None = None
+    """evaluation/ of the run folder, where the samples tables go; None keeps them in memory."""
+    request: str = ""
+    """Of `lmexp evaluate`, whose unfinished files it names; "" where a run evaluates itself."""
+    model_digest: str = ""
+    """SHA-256 of the weights; "" where it isn't known, and no earlier table is taken over."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What of the config may change a score: precision, device, ... JSON types."""
+    samples: dict[str, Samples] = field(default_factory=dict)
+    """Tables of the evaluations that ran before, by name, for later ones to derive figures from."""
 
     def gather(self, value: T) -> list[T]:
         """value of every process, in order of rank. All processes must call this."""

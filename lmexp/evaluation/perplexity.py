@@ -7,8 +7,8 @@ in int64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import chain
+import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,20 +16,52 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmexp.errors import ConfigError, DataError
+from lmexp.evaluation.collect import collect
 from lmexp.evaluation.config import PerplexityConfig
 from lmexp.evaluation.context import EvaluationContext, evaluation_mode, split_note
-from lmexp.evaluation.intervals import N_RESAMPLES, Interval, percentile_interval, resample_sums
+from lmexp.evaluation.figures import rows_of
 from lmexp.evaluation.row import Row, not_measured
-from lmexp.evaluation.sums import ClusterSums, Segments, cluster_sums, join_segments
+from lmexp.evaluation.samples import Figure, Header, Key, Samples
+from lmexp.evaluation.sums import FEW_DOCUMENTS, SEGMENT, samples_table
 from lmexp.evaluation.targets import Targets
 from lmexp.metrics.functional import token_nats
 
-FIGURES = {
-    "loss": ("mean cross-entropy of a token", "nats per token"),
-    "perplexity": ("exp of the mean cross-entropy of a token", ""),
-    "bits_per_byte": ("sum of cross-entropy / (UTF-8 bytes of the tokens x ln 2)", "bits per byte"),
-    "accuracy": ("share of tokens that were the model's first choice", ""),
-}
+FIGURES = (
+    Figure(
+        name="loss",
+        definition="mean cross-entropy of a token",
+        numerator="logprob",
+        denominator="n_tokens",
+        scale=-1.0,
+        unit="nats per token",
+        higher_is_better=False,
+    ),
+    Figure(
+        name="perplexity",
+        definition="exp of the mean cross-entropy of a token",
+        numerator="logprob",
+        denominator="n_tokens",
+        scale=-1.0,
+        exp=True,
+        higher_is_better=False,
+    ),
+    Figure(
+        name="bits_per_byte",
+        definition="sum of cross-entropy / (UTF-8 bytes of the tokens x ln 2)",
+        numerator="logprob",
+        denominator="n_bytes",
+        scale=-1.0 / math.log(2),
+        unit="bits per byte",
+        higher_is_better=False,
+    ),
+    Figure(
+        name="accuracy",
+        definition="share of tokens that were the model's first choice",
+        numerator="n_correct",
+        denominator="n_tokens",
+        higher_is_better=True,
+    ),
+)
 
 
 class Perplexity:
@@ -39,30 +71,49 @@ class Perplexity:
         self.config = config
 
     def run(self, context: EvaluationContext) -> list[Row]:
-        """Four rows; the sums behind them are left in context.results["perplexity/SPLIT"]."""
+        """Four rows; the table behind them is left in context.samples."""
+        name = context.name or self.config.kind
         try:
-            name, _ = context.choose_split(self.config.split)
+            split, _ = context.choose_split(self.config.split)
         except DataError as error:
             return [
-                not_measured(f"perplexity/{figure}", self.config.split, what, str(error), unit=unit)
-                for figure, (what, unit) in FIGURES.items()
+                not_measured(f"{name}/{f.name}", self.config.split, f.definition, str(error), unit=f.unit)
+                for f in FIGURES
             ]
-        targets = context.targets(name, self.config.max_tokens)
-        with evaluation_mode(context.model), torch.no_grad():
-            scored = list(self._score(targets, context))
-        segments = join_segments(list(chain(*context.gather(scored))))
-        sums = cluster_sums(segments, max_tokens=targets.max_tokens)
-        context.results[f"perplexity/{name}"] = sums
-        return rows_of(sums, name, targets.definition + split_note(self.config.split, name), context.seed)
+        targets = context.targets(split, self.config.max_tokens)
+        samples = self._samples(context, targets, name, split)
+        context.samples[name] = samples
+        return rows_of(samples, seed=context.seed)
 
-    def _score(self, targets: Targets, context: EvaluationContext) -> Iterator[Segments]:
-        """Sums of the batches which fall to this process."""
-        mine = (self.config.batch_size, context.rank, context.world_size)
-        n_batches = targets.n_batches(*mine)
-        for done, batch in enumerate(targets.batches(*mine)):
-            context.progress("perplexity", done, n_batches)
-            yield batch.sum(*score(context, batch.tokens, batch.targets, batch.positions))
-        context.progress("perplexity", n_batches, n_batches)
+    def _samples(self, context: EvaluationContext, targets: Targets, name: str, split: str) -> Samples:
+        assert context.cache is not None
+        header = Header(
+            name=name,
+            kind=self.config.kind,
+            split=split,
+            definition=targets.definition + split_note(self.config.split, split),
+            key=Key(model=context.model_digest, task=targets.task, settings={**targets.settings, **context.settings}),
+            figures=FIGURES,
+            cluster="document" if targets.n_documents >= FEW_DOCUMENTS else "window",
+        )
+        decode = context.cache.tokenizer.decode
+
+        def score_batch(numbers: NDArray[np.int64]) -> Any:
+            start = time.perf_counter()
+            batch = targets.batch(numbers)
+            found = batch.sum(*score(context, batch.tokens, batch.targets, batch.positions))
+            return found.table(time.perf_counter() - start)
+
+        with evaluation_mode(context.model), torch.no_grad():
+            return collect(
+                context,
+                header,
+                list(targets.numbers(self.config.batch_size)),
+                score_batch,
+                schema=SEGMENT,
+                batching={"batch_size": self.config.batch_size},
+                finish=lambda segments: samples_table(segments, targets.split, decode),
+            )
 
 
 def score(
@@ -86,55 +137,6 @@ def score(
         torch.stack(nats).cpu().numpy().astype(np.float64),
         torch.stack(correct).cpu().numpy(),
     )
-
-
-def rows_of(sums: ClusterSums, split: str, definition: str, seed: int) -> list[Row]:
-    """The four figures with their intervals."""
-    estimates, resampled = _figures(sums.totals), _figures(resample_sums(sums.columns, seed=seed))
-    rows = []
-    for figure, (what, unit) in FIGURES.items():
-        name, words = f"perplexity/{figure}", f"{what}; {definition}"
-        if not np.isfinite(estimates[figure]):
-            rows.append(not_measured(name, split, words, _why_not(figure, sums), unit=unit))
-            continue
-        interval = percentile_interval(resampled[figure]) if len(sums.ids) > 1 else Interval(None, None)
-        rows.append(
-            Row(
-                name=name,
-                split=split,
-                definition=words,
-                estimate=float(estimates[figure]),
-                low=interval.low,
-                high=interval.high,
-                n=sums.total_bytes if figure == "bits_per_byte" else sums.total_tokens,
-                n_clusters=len(sums.ids),
-                unit=unit,
-                method=sums.method(N_RESAMPLES, seed),
-                higher_is_better=figure == "accuracy",
-            )
-        )
-    return rows
-
-
-def _figures(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Each figure from sums (..., 4) in the order of ClusterSums.columns; nan or inf where it has none."""
-    nats, n_tokens, n_bytes, n_correct = np.moveaxis(sums, -1, 0)
-    with np.errstate(all="ignore"):
-        return {
-            "loss": nats / n_tokens,
-            "perplexity": np.exp(nats / n_tokens),
-            "bits_per_byte": nats / (n_bytes * math.log(2)),
-            "accuracy": np.where(np.isnan(nats), np.nan, n_correct / n_tokens),  # a nan has no first choice
-        }
-
-
-def _why_not(figure: str, sums: ClusterSums) -> str:
-    wrong = int((~np.isfinite(sums.nats)).sum())
-    if wrong:
-        return f"the model's loss is not finite in {wrong:,} of {len(sums.ids):,} {sums.cluster}s"
-    if figure == "bits_per_byte":
-        return "the scored tokens cover no bytes"
-    return f"exp of the loss ({sums.total_nats / sums.total_tokens:.6g}) overflows"
 
 
 def _check_logits(logits: Tensor, targets: NDArray[np.int64]) -> None:

@@ -25,6 +25,7 @@ def run_evaluations(configs: dict[str, EvaluationConfig], context: EvaluationCon
     rows: dict[str, list[Row]] = {}
     with evaluation_mode(context.model):
         for name in sorted(evaluations, key=lambda name: getattr(evaluations[name], "runs_last", False)):
+            context.name = name
             rows[name] = _check_rows(name, evaluations[name].run(context))
     return [row for name in configs for row in rows[name]]
 

@@ -1,157 +1,138 @@
 """Sums over targets, so that figures don't depend on batch size, padding or number of processes.
 
-Targets are summed twice: first within a segment (targets of one document within one window), by whichever
-process scored the window; then over segments in the order of the windows, always the same. Ratios of these
-sums are the figures, and documents (or windows, where documents are few) are the clusters of their intervals.
+Targets are summed twice: first within a segment (targets of one document within one window), by whichever process
+scored the window; then over segments in the order of the text, always the same. Samples are documents, or windows
+where documents are few.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+
+from lmexp.evaluation.collect import ORDER
+from lmexp.evaluation.samples import COUNT, NUMBER, NUMBERS, lists_of, make_table
+
+if TYPE_CHECKING:
+    from lmexp.data.cache import TokenSplit
 
 FEW_DOCUMENTS = 20
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+SEGMENT = {
+    "window": COUNT,
+    "document": COUNT,
+    "place": COUNT,
+    "n_tokens": COUNT,
+    "n_bytes": COUNT,
+    "nats": NUMBER,
+    "n_correct": COUNT,
+    "logprobs": NUMBERS,
+    "latency": NUMBER,
+}
+"""Columns of a table of segments, which collect() keeps while they are scored."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """One entry for each (window, document) that has targets; arrays of equal length."""
+    """One entry for each (window, document) that has targets; arrays of equal length but for logprobs."""
 
     window: Ints
     document: Ints
-    nats: Floats
+    place: Ints
+    """Of the first target, in its split."""
     n_tokens: Ints
     n_bytes: Ints
-    n_correct: Ints
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSums:
-    """Sums of the targets of each cluster, in order; arrays of equal length."""
-
-    cluster: str
-    """What a cluster is: document or window."""
-    ids: Ints
     nats: Floats
-    n_tokens: Ints
-    n_bytes: Ints
     n_correct: Ints
-    max_tokens: int | None = None
-    """The limit under which the targets were chosen; None if all of the split were."""
+    logprobs: Floats
+    """Of the targets one after another, n_tokens of each segment."""
 
-    @property
-    def total_nats(self) -> float:
-        """Sum of all nats, correctly rounded; inf or nan where one is."""
-        finite = bool(np.isfinite(self.nats).all())
-        return math.fsum(self.nats) if finite else float(self.nats.sum())
-
-    @property
-    def total_tokens(self) -> int:
-        """Number of targets."""
-        return int(self.n_tokens.sum())
-
-    @property
-    def total_bytes(self) -> int:
-        """UTF-8 bytes of the targets."""
-        return int(self.n_bytes.sum())
-
-    @property
-    def total_correct(self) -> int:
-        """Targets that were the model's first choice."""
-        return int(self.n_correct.sum())
-
-    @property
-    def columns(self) -> Floats:
-        """nats, n_tokens, n_bytes, n_correct of each cluster: (n_clusters, 4)."""
-        return np.stack([self.nats, self.n_tokens, self.n_bytes, self.n_correct], axis=1)
-
-    @property
-    def totals(self) -> Floats:
-        """The sums of the columns: (4,)."""
-        return np.array([self.total_nats, self.total_tokens, self.total_bytes, self.total_correct])
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Cross-entropy in bits for each UTF-8 byte; nan where there are no bytes."""
-        return self.total_nats / (self.total_bytes * math.log(2)) if self.total_bytes else math.nan
-
-    def method(self, n_resamples: int, seed: int) -> str:
-        """The words for an interval over these clusters."""
-        n = len(self.ids)
-        if n < 2:
-            return f"no interval: only one {self.cluster} was scored"
-        few = f" (fewer than {FEW_DOCUMENTS} documents)" if self.cluster == "window" else ""
-        return f"bootstrap over {n:,} {self.cluster}s{few}, {n_resamples:,} resamples, seed {seed}"
+    def table(self, seconds: float) -> Any:
+        """As a pyarrow.Table; seconds: that it took to score them, shared out evenly."""
+        n = len(self.window)
+        columns = {
+            **{name: pa.array(getattr(self, name)) for name in SEGMENT if name not in ("logprobs", "latency")},
+            "logprobs": lists_of(self.logprobs, self.n_tokens),
+            "latency": pa.array(np.full(n, seconds / max(n, 1))),
+        }
+        return pa.table({**columns, ORDER: columns["place"]})
 
 
-def sum_segments(window: Ints, document: Ints, nats: Floats, n_bytes: Ints, correct: NDArray[np.bool_]) -> Segments:
+def sum_segments(
+    window: Ints, document: Ints, place: Ints, nats: Floats, n_bytes: Ints, correct: NDArray[np.bool_]
+) -> Segments:
     """Sums over stretches of neighbouring targets with the same window and document.
 
     All arguments have one entry for each target, in order of position within each window.
     """
     new = (np.diff(window, prepend=-1) != 0) | (np.diff(document, prepend=-1) != 0)
     starts = np.flatnonzero(new)
+    wide = nats.astype(np.float64, copy=False)
+
+    def total(values: NDArray[Any]) -> NDArray[Any]:
+        return np.add.reduceat(values, starts) if len(starts) else values[:0]
+
     return Segments(
         window=window[starts],
         document=document[starts],
-        nats=np.add.reduceat(nats.astype(np.float64, copy=False), starts),
+        place=place[starts],
         n_tokens=np.diff(starts, append=len(window)),
-        n_bytes=np.add.reduceat(n_bytes.astype(np.int64, copy=False), starts),
-        n_correct=np.add.reduceat(correct.astype(np.int64), starts),
+        n_bytes=total(n_bytes.astype(np.int64, copy=False)),
+        nats=total(wide),
+        n_correct=total(correct.astype(np.int64)),
+        logprobs=-wide,
     )
 
 
-def join_segments(parts: Sequence[Segments]) -> Segments:
-    """All segments in the order of windows and documents, whoever scored them."""
-    window = np.concatenate([part.window for part in parts])
-    document = np.concatenate([part.document for part in parts])
-    order = np.lexsort((document, window))
-    return Segments(
-        window=window[order],
-        document=document[order],
-        nats=np.concatenate([part.nats for part in parts])[order],
-        n_tokens=np.concatenate([part.n_tokens for part in parts])[order],
-        n_bytes=np.concatenate([part.n_bytes for part in parts])[order],
-        n_correct=np.concatenate([part.n_correct for part in parts])[order],
-    )
+def cluster_of(segments: Any) -> str:
+    """What a sample is: document, or window where there are fewer than 20 documents. Takes a table of segments."""
+    return "document" if len(segments.column("document").unique()) >= FEW_DOCUMENTS else "window"
 
 
-def cluster_sums(segments: Segments, *, max_tokens: int | None = None) -> ClusterSums:
-    """Sums by document, or by window where there are fewer than 20 documents. Takes joined segments."""
-    documents = np.unique(segments.document)
-    by_document = len(documents) >= FEW_DOCUMENTS
-    ids, member = np.unique(segments.document if by_document else segments.window, return_inverse=True)
+def samples_table(segments: Any, split: TokenSplit, decode: Callable[[Sequence[int]], str]) -> Any:
+    """The columns of a samples table, from all segments in the order of the text. n_correct is nan where nats are."""
+    cluster = cluster_of(segments)
+    ids, member = np.unique(segments.column(cluster).to_numpy(), return_inverse=True)
+    order = np.argsort(member, kind="stable")
+    segments = segments.take(order)
+    member = member[order]
+    place, n_tokens = segments.column("place").to_numpy(), segments.column("n_tokens").to_numpy()
 
-    def counts(values: Ints) -> Ints:
+    def counts(name: str) -> Ints:
         total = np.zeros(len(ids), dtype=np.int64)
-        np.add.at(total, member, values)
+        np.add.at(total, member, segments.column(name).to_numpy())
         return total
 
-    # adds in the order of the segments; the type stubs know only the counts of bincount, not its sums
-    nats = np.bincount(member, segments.nats, len(ids)).astype(np.float64)
-    return ClusterSums(
-        cluster="document" if by_document else "window",
-        ids=ids,
-        nats=nats,
-        n_tokens=counts(segments.n_tokens),
-        n_bytes=counts(segments.n_bytes),
-        n_correct=counts(segments.n_correct),
-        max_tokens=max_tokens,
-    )
+    def sums(name: str) -> Floats:
+        # adds in the order of the segments; the type stubs know only the counts of bincount, not its sums
+        return np.bincount(member, segments.column(name).to_numpy(), len(ids)).astype(np.float64)
 
-
-def same_targets(one: ClusterSums, other: ClusterSums) -> bool:
-    """Whether both are sums over the same targets in the same clusters, so that they can be paired."""
-    return (
-        one.cluster == other.cluster
-        and np.array_equal(one.ids, other.ids)
-        and np.array_equal(one.n_tokens, other.n_tokens)
-        and np.array_equal(one.n_bytes, other.n_bytes)
+    texts = [""] * len(ids)
+    for number, start, n in zip(member.tolist(), place.tolist(), n_tokens.tolist(), strict=True):
+        texts[number] += decode(split.tokens[start : start + n].tolist())
+    nats, correct, total = sums("nats"), counts("n_correct").astype(np.float64), counts("n_tokens")
+    correct[np.isnan(nats)] = np.nan  # a nan has no first choice
+    names = [f"{cluster}-{number}" for number in ids.tolist()]
+    return make_table(
+        {
+            "sample_id": names,
+            "cluster_id": names,
+            "target": texts,
+            "score": correct / total,
+            "logprob": -nats,
+            "logprobs": lists_of(segments.column("logprobs").combine_chunks().flatten().to_numpy(), total),
+            "n_tokens": total,
+            "n_bytes": counts("n_bytes"),
+            "latency": sums("latency"),
+            "n_correct": correct,
+        },
+        {"n_correct": NUMBER},
     )

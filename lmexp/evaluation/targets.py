@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmexp.data.windows import evaluation_rows
-from lmexp.evaluation.sums import Segments, sum_segments
+from lmexp.evaluation.sums import FEW_DOCUMENTS, Segments, sum_segments
 
 if TYPE_CHECKING:
     from lmexp.data.cache import TokenCache
@@ -34,13 +34,22 @@ class TargetBatch:
     """(batch, seq): number of each target's window."""
     document: Ints
     """(batch, seq): number of each target's document."""
+    places: Ints
+    """(batch, seq): place of each target in its split."""
     scored: NDArray[np.bool_]
     """(batch, seq): whether a target counts; false where there is none, and beyond max_tokens."""
 
     def sum(self, nats: NDArray[np.float64], correct: NDArray[np.bool_]) -> Segments:
         """Sums of what was found for the targets, both (batch, seq)."""
         which = self.scored
-        return sum_segments(self.window[which], self.document[which], nats[which], self.n_bytes[which], correct[which])
+        return sum_segments(
+            self.window[which],
+            self.document[which],
+            self.places[which],
+            nats[which],
+            self.n_bytes[which],
+            correct[which],
+        )
 
 
 class Targets:
@@ -49,6 +58,7 @@ class Targets:
     def __init__(
         self, cache: TokenCache, split: str, *, windows: str, sequence_length: int, max_tokens: int | None = None
     ) -> None:
+        self.cache = cache
         self.split = cache.splits[split]
         self.windows = windows
         self.sequence_length = sequence_length
@@ -75,34 +85,57 @@ class Targets:
             f"the token before it"
         )
 
-    def n_batches(self, batch_size: int, rank: int = 0, world_size: int = 1) -> int:
-        """Batches that batches() goes through for this rank."""
-        return sum(1 for _ in self._numbers(batch_size, rank, world_size))
+    @property
+    def n_documents(self) -> int:
+        """Documents of which a token is scored."""
+        return int(np.searchsorted(self.split.document_starts[:-1], self.n_targets, side="right"))
+
+    @property
+    def task(self) -> dict[str, Any]:
+        """What a comparison must keep equal. Where all of the split is scored as documents, models with different
+        tokenizers are asked the same."""
+        task: dict[str, Any] = {"documents": self.split.documents_digest}
+        if self.max_tokens is None and self.n_documents >= FEW_DOCUMENTS:
+            return task
+        tokenizer = self.cache.tokenizer.digest()
+        cut = {} if self.n_documents >= FEW_DOCUMENTS else {"windows": self.windows, "length": self.sequence_length}
+        return {**task, "max_tokens": self.max_tokens, "tokenizer": tokenizer, **cut}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the tokens are shown to a model."""
+        windows = "stream" if self.windows == "stream" else "documents"
+        return {"windows": windows, "sequence_length": self.sequence_length}
 
     def batches(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[TargetBatch]:
-        """The batches of one rank: rank, rank + world_size, ..., without windows that have nothing to score."""
-        starts = self.split.document_starts
-        for numbers in self._numbers(batch_size, rank, world_size):
-            rows = self.rows.gather(numbers)
-            scored = (rows.places > 0) & (rows.places <= self.n_targets)  # (batch, seq)
-            kept = scored.any(axis=1)
-            if not kept.any():
-                continue
-            places = rows.places[kept]
-            yield TargetBatch(
-                tokens=rows.tokens[kept],
-                targets=rows.targets[kept],
-                positions=None if rows.positions is None else rows.positions[kept],
-                n_bytes=self.split.window_bytes(places.ravel(), 1).reshape(places.shape),
-                window=np.broadcast_to(numbers[kept, None], places.shape),
-                document=np.searchsorted(starts, places, side="right") - 1,
-                scored=scored[kept],
-            )
+        """The batches of one rank: rank, rank + world_size, ..."""
+        for numbers in list(self.numbers(batch_size))[rank::world_size]:
+            yield self.batch(numbers)
 
-    def _numbers(self, batch_size: int, rank: int, world_size: int) -> Iterator[Ints]:
-        """Numbers of the windows of each batch. Those of a stream are in its order, so the first of them are enough."""
+    def numbers(self, batch_size: int) -> Iterator[Ints]:
+        """Numbers of the windows of each batch, without windows that have nothing to score."""
+        # those of a stream are in its order, so the first of them are enough
         stop = -(-self.n_targets // self.sequence_length) if self.windows == "stream" else self.rows.n_rows
-        for numbers in self.rows.batches(batch_size, rank, world_size):
+        for numbers in self.rows.batches(batch_size):
             within = numbers[numbers < stop]
+            if self.max_tokens is not None and self.windows != "stream" and len(within):
+                within = within[self._scored(self.rows.gather(within).places).any(axis=1)]
             if len(within):
                 yield within
+
+    def batch(self, numbers: Ints) -> TargetBatch:
+        """The windows with these numbers."""
+        rows = self.rows.gather(numbers)
+        return TargetBatch(
+            tokens=rows.tokens,
+            targets=rows.targets,
+            positions=rows.positions,
+            n_bytes=self.split.window_bytes(rows.places.ravel(), 1).reshape(rows.places.shape),
+            window=np.broadcast_to(numbers[:, None], rows.places.shape),
+            document=np.searchsorted(self.split.document_starts, rows.places, side="right") - 1,
+            places=rows.places,
+            scored=self._scored(rows.places),
+        )
+
+    def _scored(self, places: Ints) -> NDArray[np.bool_]:
+        return (places > 0) & (places <= self.n_targets)

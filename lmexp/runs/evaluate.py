@@ -45,7 +45,7 @@ def evaluate_after_training(
         return _evaluate_custom(run_dir, config, cache, ranks, device, say)
     loaded = load(run_dir, device=device)
     say(f"evaluating step {loaded.step}: {', '.join(config.evaluation) or 'nothing'}")
-    context = _context(loaded, config.trainer, cache, ranks, device)
+    context = _context(run_dir, loaded, config.trainer, cache, ranks, device)
     rows = run_evaluations(config.evaluation, context)
     if ranks.is_first:
         write_summary(run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=loaded.checkpoint.name)
@@ -61,7 +61,7 @@ def evaluate_request(run_dir: Path, config: EvaluateConfig, ranks: Ranks, say: S
     device = choose_device(config.trainer, ranks)
     loaded = load(run_dir, weights=config.weights, device=device)
     cache = reopen_data(run_dir, record, ranks, Lines(say))
-    context = _context(loaded, config.trainer, cache, ranks, device, seed=config.seed)
+    context = _context(run_dir, loaded, config.trainer, cache, ranks, device, seed=config.seed, request=name)
     rows = run_evaluations(config.evaluation, context)
     if ranks.is_first:
         path = run_dir / EVALUATION_DIR / f"{name}.json"
@@ -96,6 +96,7 @@ def as_text(rows: list[Row]) -> str:
 
 
 def _context(
+    run_dir: Path,
     loaded: LoadedModel,
     settings: HardwareConfig,
     cache: TokenCache | None,
@@ -103,6 +104,7 @@ def _context(
     device: torch.device,
     *,
     seed: int = 0,
+    request: str = "",
 ) -> EvaluationContext:
     assert isinstance(loaded.config.data, CorpusConfig)
     if settings.precision in ("64-true", "bf16-true"):
@@ -117,6 +119,11 @@ def _context(
         rank=ranks.rank,
         world_size=ranks.world_size,
         seed=seed,
+        tokenizer=loaded.tokenizer,
+        folder=run_dir / EVALUATION_DIR,
+        request=request,
+        model_digest=checkpoints.read_manifest(loaded.checkpoint).files[checkpoints.MODEL],
+        settings={"precision": settings.precision, "device": device.type},
     )
 
 

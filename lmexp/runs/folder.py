@@ -145,7 +145,8 @@ def stand_where_made(run_dir: Path, record: RunRecord) -> None:
 def remove_unfinished(run_dir: Path) -> None:
     """Delete what a killed process left half written. For who holds the lock; `lmexp evaluate` doesn't need it, so its
     files stay."""
-    for inner in (run_dir, *(run_dir / name for name in (CHECKPOINTS_DIR, EVALUATION_DIR, LOGS_DIR))):
+    folders = [run_dir, *(run_dir / name for name in (CHECKPOINTS_DIR, EVALUATION_DIR, LOGS_DIR))]
+    for inner in (*folders, *(path for path in (run_dir / EVALUATION_DIR).glob("*") if path.is_dir())):
         for path in inner.glob(".*.tmp"):
             if path.is_dir():
                 shutil.rmtree(path)

@@ -111,8 +111,8 @@ def test_baselines_follow_the_limit_of_perplexity(tmp_path: Path) -> None:
     context = EvaluationContext(model=TinyModel(), cache=cache, sequence_length=7)
     configs = {"a": BaselinesConfig(), "b": PerplexityConfig(max_tokens=100)}
     rows = {row.name: row for row in run_evaluations(configs, context)}
-    assert rows["perplexity/loss"].n == 100
-    assert rows["baselines/lift_over_unigram"].n == rows["perplexity/bits_per_byte"].n
+    assert rows["b/loss"].n == 100
+    assert rows["a/lift_over_unigram"].n == rows["b/bits_per_byte"].n
     assert all(row.measured for row in rows.values())
 
 

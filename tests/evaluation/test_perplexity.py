@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_is_not_reported_as_a_figure(tmp_path: Path) -
 
     documents = [[1, 2, EOS]] * 30 + [[3, EOS]]
     rows = run(make_cache(tmp_path, {"test": documents}), Never())
-    assert rows["loss"].status == "not measured: the model's loss is not finite in 1 of 31 documents"
+    assert rows["loss"].status == "not measured: the model's scores are not finite in 1 of 31 documents"
     assert rows["accuracy"].measured
 
 

@@ -5,6 +5,7 @@ python -m tests.evaluation.tiny FOLDER RANK WORLD_SIZE BATCH_SIZE ...  # prints 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -65,8 +66,13 @@ def make_cache(
         sizes = {"n_documents": len(documents), "n_bytes": int(table[tokens[1:]].sum())}
         source = {**sizes, "first_document": 0, "start": 1, "stop": len(tokens)}
         facts = {**sizes, "n_tokens": len(tokens) - 1, "n_bytes_dtype": None, "sources": {"": source}}
+        facts["documents_digest"] = hashlib.sha256(tokens.tobytes()).hexdigest()
         opened[name] = TokenSplit(folder, name, "uint16", facts, table)
-    tokenizer = SimpleNamespace(vocab_size=len(token_bytes))
+    tokenizer = SimpleNamespace(
+        vocab_size=len(token_bytes),
+        decode=lambda ids: "".join(f"<{token}>" for token in ids),
+        digest=lambda: "0" * 64,
+    )
     return SimpleNamespace(path=folder, fingerprint="0" * 64, splits=opened, tokenizer=tokenizer, facts={})
 
 

@@ -1,0 +1,146 @@
+"""From a samples table to the rows of a report card: every figure with the interval that its kind deserves.
+
+a share of independent samples       Wilson (1927)
+another mean, or clustered samples   t over clusters (Liang and Zeger 1986)
+a ratio of sums, or exp of one       bootstrap over clusters (Efron and Tibshirani 1993)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmexp.evaluation.row import Row, not_measured
+from lmexp.evaluation.samples import Figure, Samples
+from lmexp.evaluation.statistics.bootstrap import N_RESAMPLES, percentile_interval, resample_sums
+from lmexp.evaluation.statistics.intervals import Interval, clustered_mean, wilson
+
+Floats = NDArray[np.float64]
+
+EMPTY = {"n_bytes": "the scored tokens cover no bytes", "n_tokens": "no token was scored"}
+"""Denominator -> what it means when it is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Numerator and denominator of a figure in each cluster; (n_clusters,)."""
+
+    numerator: Floats
+    denominator: Floats
+
+
+def rows_of(samples: Samples, *, seed: int) -> list[Row]:
+    """A row for each figure that the table's header names."""
+    return [row_of(figure, samples, seed=seed) for figure in samples.header.figures]
+
+
+def row_of(figure: Figure, samples: Samples, *, seed: int) -> Row:
+    """A figure over all rows of a table. seed: of the bootstrap."""
+    header = samples.header
+    name, definition = f"{header.name}/{figure.name}", f"{figure.definition}; {header.definition}"
+    why = _why_not(figure, samples)
+    if why:
+        return not_measured(name, header.split, definition, why, unit=figure.unit)
+    estimate = estimate_of(figure, samples)
+    if not math.isfinite(estimate):
+        mean = figure.scale * _total(samples.numbers(figure.numerator)) / _denominator(figure, samples).sum()
+        return not_measured(name, header.split, definition, f"exp of {mean:.6g} overflows", unit=figure.unit)
+    interval, method = interval_of(figure, samples, seed=seed)
+    return Row(
+        name=name,
+        split=header.split,
+        definition=definition,
+        estimate=estimate,
+        low=interval.low,
+        high=interval.high,
+        n=_n(figure, samples),
+        n_clusters=int(samples.clusters().max()) + 1,
+        unit=figure.unit,
+        method=method,
+        higher_is_better=figure.higher_is_better,
+    )
+
+
+def estimate_of(figure: Figure, samples: Samples) -> float:
+    """The figure; nan or inf where it has none."""
+    total = _denominator(figure, samples).sum()
+    if not total:
+        return math.nan
+    ratio = figure.scale * _total(samples.numbers(figure.numerator)) / float(total)
+    return _exp(ratio) if figure.exp else ratio
+
+
+def cluster_sums(figure: Figure, samples: Samples) -> Sums:
+    """What a figure adds up, by cluster, in the order of Samples.clusters()."""
+    clusters = samples.clusters()
+    return Sums(
+        np.bincount(clusters, figure.scale * samples.numbers(figure.numerator)).astype(np.float64),
+        np.bincount(clusters, _denominator(figure, samples)).astype(np.float64),
+    )
+
+
+def interval_of(figure: Figure, samples: Samples, *, seed: int) -> tuple[Interval, str]:
+    """The 95% interval of a figure, and how it was made."""
+    clusters, what = samples.clusters(), samples.header.cluster
+    n_clusters = int(clusters.max()) + 1
+    if n_clusters < 2:
+        return Interval(None, None), f"no interval: only one {what} was scored"
+    if figure.denominator is None and not figure.exp:
+        values = samples.numbers(figure.numerator)
+        if figure.binary and n_clusters == len(samples):
+            return wilson(int(values.sum()), len(values)), f"Wilson over {n_clusters:,} {what}s"
+        mean = clustered_mean(figure.scale * values, clusters)
+        return mean.interval, _noted(f"t over {n_clusters:,} {what}s", mean.interval)
+    sums = cluster_sums(figure, samples)
+    drawn = resample_sums(np.stack([sums.numerator, sums.denominator], axis=1), seed=seed)  # (n_resamples, 2)
+    with np.errstate(all="ignore"):
+        ratios = drawn[:, 0] / drawn[:, 1]
+        interval = percentile_interval(np.exp(ratios) if figure.exp else ratios)
+    return interval, bootstrap_words(n_clusters, what, seed)
+
+
+def bootstrap_words(n_clusters: int, what: str, seed: int) -> str:
+    """How the interval of a ratio was made."""
+    few = " (fewer than 20 documents)" if what == "window" else ""
+    return f"bootstrap over {n_clusters:,} {what}s{few}, {N_RESAMPLES:,} resamples, seed {seed}"
+
+
+def _noted(method: str, interval: Interval) -> str:
+    return f"{method}; {interval.note}" if interval.note else method
+
+
+def _denominator(figure: Figure, samples: Samples) -> Floats:
+    return np.ones(len(samples)) if figure.denominator is None else samples.numbers(figure.denominator)
+
+
+def _n(figure: Figure, samples: Samples) -> int:
+    counted = figure.counted or figure.denominator
+    return len(samples) if counted is None else int(samples.counts(counted).sum())
+
+
+def _why_not(figure: Figure, samples: Samples) -> str:
+    if not len(samples):
+        return "there are no samples"
+    values = samples.numbers(figure.numerator)
+    wrong = np.unique(samples.clusters()[~np.isfinite(values)]).size
+    if wrong:
+        n_clusters, what = int(samples.clusters().max()) + 1, samples.header.cluster
+        return f"the model's scores are not finite in {wrong:,} of {n_clusters:,} {what}s"
+    if not _denominator(figure, samples).sum():
+        return EMPTY.get(figure.denominator or "", f"the sum of {figure.denominator} is 0")
+    return ""
+
+
+def _total(values: Floats) -> float:
+    """Correctly rounded; inf or nan where a value is."""
+    return math.fsum(values) if bool(np.isfinite(values).all()) else float(values.sum())
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
