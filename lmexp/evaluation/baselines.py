@@ -15,9 +15,10 @@ import numpy as np
 from lmexp.errors import DataError
 from lmexp.evaluation.config import BaselinesConfig
 from lmexp.evaluation.context import EvaluationContext, split_note
-from lmexp.evaluation.intervals import N_RESAMPLES, Interval, ratio_interval
 from lmexp.evaluation.ngrams import Bigram, Unigram, fit_bigram
 from lmexp.evaluation.row import Row, not_measured
+from lmexp.evaluation.statistics.bootstrap import N_RESAMPLES, ratio_interval
+from lmexp.evaluation.statistics.intervals import Interval
 from lmexp.evaluation.sums import (
     ClusterSums,
     Segments,

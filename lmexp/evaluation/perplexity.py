@@ -18,8 +18,9 @@ from torch import Tensor
 from lmexp.errors import ConfigError, DataError
 from lmexp.evaluation.config import PerplexityConfig
 from lmexp.evaluation.context import EvaluationContext, evaluation_mode, split_note
-from lmexp.evaluation.intervals import N_RESAMPLES, Interval, percentile_interval, resample_sums
 from lmexp.evaluation.row import Row, not_measured
+from lmexp.evaluation.statistics.bootstrap import N_RESAMPLES, percentile_interval, resample_sums
+from lmexp.evaluation.statistics.intervals import Interval
 from lmexp.evaluation.sums import ClusterSums, Segments, cluster_sums, join_segments
 from lmexp.evaluation.targets import Targets
 from lmexp.metrics.functional import token_nats

@@ -1,0 +1,1 @@
+"""Statistics of scores: intervals, the bootstrap, paired tests, corrections, power, components of variance."""
