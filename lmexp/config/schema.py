@@ -75,6 +75,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "evaluation": {
         "perplexity": evaluation.PerplexityConfig,
         "baselines": evaluation.BaselinesConfig,
+        "calibration": evaluation.CalibrationConfig,
+        "selective": evaluation.SelectiveConfig,
         "custom": evaluation.CustomEvaluationConfig,
     },
     "launcher": {"local": launch.LocalLauncherConfig},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmexp import plugins
 from lmexp.checks import at_least, one_of
+from lmexp.errors import ConfigError
 
 if TYPE_CHECKING:
     from lmexp.evaluation.runner import Evaluation
@@ -61,6 +62,48 @@ class BaselinesConfig(EvaluationConfig):
         from lmexp.evaluation.baselines import Baselines
 
         return Baselines(self)
+
+
+@dataclass(kw_only=True, slots=True)
+class CalibrationConfig(EvaluationConfig):
+    """Whether the answers to questions with choices are right as often as the model is sure of them."""
+
+    kind: str = "calibration"
+    of: list[str] = field(default_factory=list)
+    """Names of the evaluations to derive from; empty takes all with choices that run beside it."""
+    bins: list[int] = field(default_factory=lambda: [10, 15])
+    """Numbers of bins of equal mass for the calibration error; the first is drawn."""
+
+    def __post_init__(self) -> None:
+        EvaluationConfig.__post_init__(self)
+        if not self.bins or min(self.bins) < 1 or len(set(self.bins)) < len(self.bins):
+            raise ConfigError(f"evaluation.calibration.bins is {list(self.bins)}; expected different numbers from 1 on")
+
+    def build(self) -> Evaluation:
+        from lmexp.evaluation.calibration import Calibration
+
+        return Calibration(self)
+
+
+@dataclass(kw_only=True, slots=True)
+class SelectiveConfig(EvaluationConfig):
+    """How good the answers to questions with choices are where the model may leave out what it is least sure of."""
+
+    kind: str = "selective"
+    of: list[str] = field(default_factory=list)
+    """Names of the evaluations to derive from; empty takes all with choices that run beside it."""
+    coverage: float = 0.1
+    """Share of the answers, the surest ones, of which the accuracy is shown."""
+
+    def __post_init__(self) -> None:
+        EvaluationConfig.__post_init__(self)
+        if not 0 < self.coverage <= 1:
+            raise ConfigError(f"evaluation.selective.coverage is {self.coverage}; expected a share above 0, at most 1")
+
+    def build(self) -> Evaluation:
+        from lmexp.evaluation.selective import Selective
+
+        return Selective(self)
 
 
 @dataclass(kw_only=True, slots=True)
