@@ -16,7 +16,6 @@ def test_published_numbers() -> None:
 @pytest.mark.parametrize("correct", [holm, benjamini_hochberg])
 def test_what_was_not_tested_does_not_count(correct) -> None:  # type: ignore[no-untyped-def]
     adjusted = correct([None, 0.01, np.nan, 0.04])
-    np.testing.assert_allclose(adjusted, [np.nan, *correct([0.01, 0.04])][:1] + [adjusted[1], np.nan, adjusted[3]])
     np.testing.assert_allclose(adjusted[[1, 3]], correct([0.01, 0.04]))
     assert np.isnan(adjusted[[0, 2]]).all()
     assert correct([]).shape == (0,)

@@ -36,7 +36,6 @@ def test_mcnemar_equals_statsmodels_and_mid_p_is_smaller(a: int, b: int) -> None
 def test_mcnemar_keeps_its_level_and_its_interval_covers() -> None:
     generator, n, n_trials = np.random.default_rng(0), 200, 4000
     cells = generator.multinomial(n, (0.5, 0.15, 0.1, 0.25), size=n_trials)  # both, only a, only b, none
-    both, only_a, only_b, neither = cells.T
     covered = 0
     for row in range(n_trials // 4):
         a = np.repeat([1, 1, 0, 0], cells[row])
