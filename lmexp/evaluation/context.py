@@ -64,6 +64,13 @@ class EvaluationContext:
     """What of the config may change a score: precision, device, ... JSON types."""
     samples: dict[str, Samples] = field(default_factory=dict)
     """Tables of the evaluations that ran before, by name, for later ones to derive figures from."""
+    again: dict[str, Callable[[EvaluationContext, int, int], Samples]] = field(default_factory=dict)
+    """Of those that ran before, by name: makes the table of their first n samples anew, in batches of another size."""
+    items: dict[str, str] | None = None
+    """Where a run evaluates itself: digest of what each evaluation of files asked when the run began. None where
+    somebody asks now, to whom what is wrong is said as an error."""
+    own_files: bool = True
+    """Whether files that the config names may be read: not where a run was made elsewhere or by somebody else."""
 
     def gather(self, value: T) -> list[T]:
         """value of every process, in order of rank. All processes must call this."""

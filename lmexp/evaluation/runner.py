@@ -12,7 +12,8 @@ from lmexp.evaluation.row import Row
 
 @runtime_checkable
 class Evaluation(Protocol):
-    """What an EvaluationConfig builds. With `runs_last = True` it reads the results of the others."""
+    """What an EvaluationConfig builds. With `runs_last = True` it reads the results of the others. With check(name) it
+    says what is wrong with its files before anything is scored."""
 
     def run(self, context: EvaluationContext) -> list[Row]:
         """Rows of the report card, the same on every process. All processes call this together."""
@@ -23,6 +24,9 @@ def run_evaluations(configs: dict[str, EvaluationConfig], context: EvaluationCon
     """The rows of all evaluations, in the order of configs."""
     evaluations = {name: _build(name, config) for name, config in configs.items()}
     rows: dict[str, list[Row]] = {}
+    for name, evaluation in evaluations.items() if context.items is None else ():
+        if hasattr(evaluation, "check"):
+            evaluation.check(name)
     with evaluation_mode(context.model):
         for name in sorted(evaluations, key=lambda name: getattr(evaluations[name], "runs_last", False)):
             context.name = name
