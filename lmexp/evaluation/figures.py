@@ -20,7 +20,11 @@ from lmexp.evaluation.statistics.intervals import Interval, clustered_mean, wils
 
 Floats = NDArray[np.float64]
 
-EMPTY = {"n_bytes": "the scored tokens cover no bytes", "n_tokens": "no token was scored"}
+EMPTY = {
+    "n_bytes": "the scored tokens cover no bytes",
+    "n_tokens": "no token was scored",
+    "n_words": "the scored tokens begin no word",
+}
 """Denominator -> what it means when it is 0."""
 
 
@@ -59,7 +63,7 @@ def row_of(figure: Figure, samples: Samples, *, seed: int) -> Row:
         n=_n(figure, samples),
         n_clusters=int(samples.clusters().max()) + 1,
         unit=figure.unit,
-        method=method,
+        method=f"paired {method}" if figure.paired and interval.low is not None else method,
         higher_is_better=figure.higher_is_better,
     )
 
