@@ -80,7 +80,7 @@ class Baselines:
             bigram = fit_bigram(context.cache.splits["train"].tokens, context.cache.tokenizer.vocab_size)
             context.progress(f"{header.name}: scoring", 0, 1)
             decode = context.cache.tokenizer.decode
-            models = {"unigram": bigram.unigram, "bigram": bigram}
+            models: dict[str, Unigram | Bigram] = {"unigram": bigram.unigram, "bigram": bigram}
             segments = {which: _segments(one, targets) for which, one in models.items()}
             samples = TokenSamples(segments["bigram"], targets.split, decode, targets.cluster)
             scores = {which: token_scores(found) for which, found in segments.items()}

@@ -17,6 +17,7 @@ from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import Figure, Samples
 from lmexp.evaluation.statistics.bootstrap import N_RESAMPLES, percentile_interval, resample_sums
 from lmexp.evaluation.statistics.intervals import Interval, clustered_mean, wilson
+from lmexp.evaluation.token_plots import with_plots
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +39,8 @@ class Sums:
 
 def rows_of(samples: Samples, *, seed: int) -> list[Row]:
     """A row for each figure that the table's header names."""
-    return [row_of(figure, samples, seed=seed) for figure in samples.header.figures]
+    rows = [row_of(figure, samples, seed=seed) for figure in samples.header.figures]
+    return with_plots(rows, samples, seed=seed)
 
 
 def row_of(figure: Figure, samples: Samples, *, seed: int) -> Row:

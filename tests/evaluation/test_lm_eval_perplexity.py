@@ -24,7 +24,9 @@ from lmexp.tokenizers.bpe import BPETokenizer
 from lmexp.tokenizers.config import BPETokenizerConfig
 
 LENGTH = 16
-TRAIN = [f"the {word} sat on the mat, and {i} others \u00e9\u00e9 too" for i in range(30) for word in ("cat", "d\u00f6g")]
+TRAIN = [
+    f"the {word} sat on the mat, and {i} others \u00e9\u00e9 too" for i in range(30) for word in ("cat", "d\u00f6g")
+]
 FIXED = [
     "x",
     " x ",
@@ -110,7 +112,11 @@ def make_cache(folder: Path, documents: list[str]) -> TokenCache:
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     config = JsonLinesConfig(
-        path=str(folder), pattern="train.jsonl", test_pattern="test.jsonl", validation_fraction=0, sequence_length=LENGTH
+        path=str(folder),
+        pattern="train.jsonl",
+        test_pattern="test.jsonl",
+        validation_fraction=0,
+        sequence_length=LENGTH,
     )
     return prepare(config, BPETokenizerConfig(vocab_size=300), cache_root=folder / "cache")
 
