@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lmexp.evaluation.runner import Evaluation
 
 SPLITS = ("train", "validation", "test")
+WINDOWS = ("stream", "documents")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,11 +41,27 @@ class PerplexityConfig(EvaluationConfig):
     """Windows in a forward pass of one process; changes the speed and the memory, never the figures."""
     max_tokens: int | None = None
     """Score only this many tokens from the start of the split, the same for any data.windows; null scores all."""
+    windows: str | None = None
+    """stream, or documents for each by itself; null is what the model was trained on (data.windows)."""
+    sequence_length: int | None = None
+    """Tokens in a window, no more than the model takes; null is data.sequence_length."""
+    stride: int | None = None
+    """Tokens from one window's end to the next's: the rest of a window is context. With the whole length these are
+    lm-eval's windows. null puts them side by side; otherwise both figures are reported."""
+    score_eos: bool = True
+    """Whether predicting that a document ends counts; lm-eval doesn't ask for it."""
 
     def __post_init__(self) -> None:
         EvaluationConfig.__post_init__(self)
-        at_least("evaluation.perplexity.batch_size", self.batch_size, 1)
-        at_least("evaluation.perplexity.max_tokens", self.max_tokens, 1)
+        for name in ("batch_size", "max_tokens", "sequence_length", "stride"):
+            at_least(f"evaluation.perplexity.{name}", getattr(self, name), 1)
+        if self.windows is not None:
+            one_of("evaluation.perplexity.windows", self.windows, WINDOWS)
+        if self.stride is not None and self.sequence_length is not None and self.stride > self.sequence_length:
+            raise ConfigError(
+                f"evaluation.perplexity.stride ({self.stride}) must not be larger than "
+                f"evaluation.perplexity.sequence_length ({self.sequence_length}): tokens would be left out"
+            )
 
     def build(self) -> Evaluation:
         from lmexp.evaluation.perplexity import Perplexity

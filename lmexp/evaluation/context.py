@@ -94,14 +94,30 @@ class EvaluationContext:
         key = "test" if wanted == "test" else "validation"
         raise DataError(f"the corpus has no {wanted} split; raise data.{key}_fraction or give more text")
 
-    def targets(self, split: str, max_tokens: int | None = None) -> Targets:
-        """The tokens of a split to score: all, or the first max_tokens."""
-        from lmexp.evaluation.targets import Targets
+    def targets(
+        self,
+        split: str,
+        *,
+        windows: str | None = None,
+        sequence_length: int | None = None,
+        stride: int | None = None,
+        max_tokens: int | None = None,
+        score_eos: bool = True,
+    ) -> Targets:
+        """The tokens of a split to score. windows: stream or documents; None, as that of the length, is the model's."""
+        from lmexp.evaluation.targets import Showing, Targets
 
         assert self.cache is not None
-        return Targets(
-            self.cache, split, windows=self.windows, sequence_length=self.sequence_length, max_tokens=max_tokens
+        if windows == "documents":
+            windows = "padded" if self.windows == "stream" else self.windows
+        showing = Showing(
+            windows=windows or self.windows,
+            sequence_length=sequence_length or self.sequence_length,
+            stride=stride,
+            max_tokens=max_tokens,
+            score_eos=score_eos,
         )
+        return Targets(self.cache, split, showing)
 
 
 def split_note(wanted: str, chosen: str) -> str:
