@@ -38,15 +38,18 @@ def cluster_bootstrap(
     codes = _codes(clusters)
     members = _Members(codes)
     everything = np.arange(len(codes))
-    rows = [
-        statistic(members.of(row))
-        for drawn in draws_of_clusters(len(members.sizes), n_resamples, seed, max_draws)
-        for row in drawn
-    ]
+    n_groups = min(len(members.sizes), MAX_JACKKNIFE)
     groups = codes % MAX_JACKKNIFE
-    left = [statistic(everything[groups != group]) for group in range(int(groups.max()) + 1)] if groups.max() else []
+    estimate = np.asarray(statistic(everything), np.float64)
+    with np.errstate(all="ignore"):  # an empty denominator in a resample is no mistake
+        rows = [
+            statistic(members.of(row))
+            for drawn in draws_of_clusters(len(members.sizes), n_resamples, seed, max_draws)
+            for row in drawn
+        ]
+        left = [statistic(everything[groups != group]) for group in range(n_groups)] if n_groups > 1 else []
     return Resampled(
-        estimate=np.asarray(statistic(everything), np.float64),
+        estimate=estimate,
         draws=np.asarray(rows, np.float64),
         jackknife=np.asarray(left, np.float64),
         n_clusters=len(members.sizes),
@@ -79,13 +82,15 @@ def two_level_bootstrap(
         raise ValueError(f"n_runs is {n_runs}; expected the number of runs of each model, at least 1")
     members = _Members(codes)
     generator = np.random.default_rng((seed, 1))  # clusters keep the draws that they have without runs
+    estimate = np.asarray(statistic(tuple(np.arange(n) for n in n_runs), np.arange(len(codes))), np.float64)
     rows = []
-    for drawn in draws_of_clusters(len(members.sizes), n_resamples, seed, MAX_DRAWS_AT_ONCE):
-        for row in drawn:
-            runs = tuple(generator.integers(0, n, size=max(n - 1, 1)) for n in n_runs)
-            rows.append(statistic(runs, members.of(row)))
+    with np.errstate(all="ignore"):
+        for drawn in draws_of_clusters(len(members.sizes), n_resamples, seed, MAX_DRAWS_AT_ONCE):
+            for row in drawn:
+                runs = tuple(generator.integers(0, n, size=max(n - 1, 1)) for n in n_runs)
+                rows.append(statistic(runs, members.of(row)))
     return Resampled(
-        estimate=np.asarray(statistic(tuple(np.arange(n) for n in n_runs), np.arange(len(codes))), np.float64),
+        estimate=estimate,
         draws=np.asarray(rows, np.float64),
         jackknife=None,
         n_clusters=len(members.sizes),
