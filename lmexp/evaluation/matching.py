@@ -133,8 +133,8 @@ def check_alike(evaluation: str, tables: Sequence[Table]) -> None:
             raise RunError(
                 f"{evaluation}: {first.label} and {table.label} weren't asked the same\n{found}\n"
                 f"  {first.label} is {first.where}\n  {table.label} is {table.where}\n"
-                f"scores of different tasks can't be compared: evaluate both on the same data with the same settings of "
-                f"evaluation.{evaluation}, or name the evaluations to compare with --evaluation"
+                f"scores of different tasks can't be compared: evaluate both on the same data and with the same settings "
+                f"of evaluation.{evaluation}, or name the evaluations to compare with --evaluation"
             )
 
 

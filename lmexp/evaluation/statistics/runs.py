@@ -32,7 +32,7 @@ class Runs:
     def among_runs(self) -> float:
         """Variance of the mean figure, from how the runs differ; 0 for a single run."""
         n = len(self.figures)
-        return float(np.var(self.figures, ddof=1)) / n if n > 1 else 0.0
+        return float(self.figures.var(ddof=1) / n) if n > 1 else 0.0
 
     @property
     def among_items(self) -> float:
