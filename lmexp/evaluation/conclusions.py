@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from lmexp.errors import ConfigError
 from lmexp.evaluation.comparison import NOT_COMPARED, NOT_TESTED, Difference
 from lmexp.evaluation.row import figure
 from lmexp.evaluation.statistics.corrections import benjamini_hochberg, holm
@@ -28,6 +29,12 @@ class Declared:
     margins: dict[str, float] = field(default_factory=dict)
     """The same of figures by name."""
 
+    def __post_init__(self) -> None:
+        """ConfigError where a margin is none."""
+        for name, margin in [("margin", self.margin), *((f"margin of {name}", x) for name, x in self.margins.items())]:
+            if margin is not None and not 0 < margin < math.inf:
+                raise ConfigError(f"{name} is {margin}; expected the largest difference that doesn't matter, above 0")
+
     @property
     def names(self) -> list[str]:
         """All that are named."""
@@ -37,6 +44,22 @@ class Declared:
         """The margin of a row that knows whether it is primary."""
         named = [value for name, value in self.margins.items() if is_named(row.name, name)]
         return named[0] if named else self.margin if row.primary else None
+
+
+def declared(primary: Sequence[str], margins: Sequence[str]) -> Declared:
+    """From the words of a command line: names of figures, and margins as X or FIGURE=X. ConfigError for others.
+
+    >>> declared(["acc"], ["0.01", "perplexity/loss=0.02"])
+    Declared(primary=('acc',), margin=0.01, margins={'perplexity/loss': 0.02})
+    """
+    found: dict[str, float] = {}
+    for word in margins:
+        name, _, number = word.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise ConfigError(f"--margin {word}: expected a number or FIGURE=number, e.g. --margin acc=0.01") from None
+    return Declared(primary=tuple(primary), margin=found.pop("", None), margins=found)
 
 
 def is_named(full: str, name: str) -> bool:

@@ -90,10 +90,8 @@ def match(evaluation: str, reference: list[Table], other: list[Table], names: tu
         )
     order = sorted(common, key=repr)  # the same for any order of the rows
     joined = [
-        Table(
-            label=t.label, where=t.where, samples=Samples(t.samples.header, t.samples.table.take([p[i] for i in order]))
-        )
-        for t, p in zip(tables, places, strict=True)
+        replace(t, samples=Samples(t.samples.header, t.samples.table.take([rows[i] for i in order])))
+        for t, rows in zip(tables, places, strict=True)
     ]
     _check_clusters(evaluation, joined)
     lacking: dict[tuple[str, ...], list[str]] = {}
@@ -133,7 +131,7 @@ def check_alike(evaluation: str, tables: Sequence[Table]) -> None:
             raise RunError(
                 f"{evaluation}: {first.label} and {table.label} weren't asked the same\n{found}\n"
                 f"  {first.label} is {first.where}\n  {table.label} is {table.where}\n"
-                f"scores of different tasks can't be compared: evaluate both on the same data and with the same settings "
+                f"scores of different tasks can't be compared: evaluate both on the same data, with the same settings "
                 f"of evaluation.{evaluation}, or name the evaluations to compare with --evaluation"
             )
 

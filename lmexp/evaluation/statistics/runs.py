@@ -32,7 +32,7 @@ class Runs:
     def among_runs(self) -> float:
         """Variance of the mean figure, from how the runs differ; 0 for a single run."""
         n = len(self.figures)
-        return float(self.figures.var(ddof=1) / n) if n > 1 else 0.0
+        return float(np.var(self.figures, ddof=1) / n) if n > 1 else 0.0
 
     @property
     def among_items(self) -> float:
@@ -41,7 +41,7 @@ class Runs:
         if n < 2 or n_clusters < 2:
             return 0.0
         deviations = self.influences - self.influences.mean(axis=0)
-        return float((deviations**2).sum()) * n_clusters / (n_clusters - 1) / (n * (n - 1))
+        return float((deviations**2).sum() * n_clusters / (n_clusters - 1) / (n * (n - 1)))
 
 
 def ratio_runs(numerator: Floats, denominator: Floats, *, exp: bool = False) -> Runs:
