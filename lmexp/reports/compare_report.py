@@ -18,8 +18,11 @@ from lmexp.reports.visible import shown
 from lmexp.runs.compare import Comparison, Side
 from lmexp.runs.settings import Setting
 
-NUMBERS = slice(1, 7)
-"""The cells that hold numbers."""
+COLUMNS = (0, 7, 3, 4, 5, 6, 1, 2)
+"""The cells in their order on the page: on a narrow screen the first are seen."""
+DIFFERENCE = 3
+TEXTS = (0, 7)
+"""The cells that hold no numbers."""
 
 
 def write_page(comparison: Comparison, path: Path | None = None) -> Path:
@@ -40,8 +43,8 @@ def write_text(path: Path, text: str) -> None:
 
 def page(comparison: Comparison) -> str:
     """The whole page as HTML. All text of the runs is escaped."""
-    title = " against ".join(side.label for side in reversed(comparison.sides)) if len(comparison.sides) == 2 else ""
-    title = title or f"{', '.join(side.label for side in comparison.sides[1:])} against {comparison.sides[0].label}"
+    first, *others = (f"{side.label} ({side.name})" for side in comparison.sides)
+    title = f"{', '.join(others)} against {first}"
     sections = [_head(comparison, title)]
     sections += [_differences(comparison, side) for side in comparison.sides[1:]]
     sections += [
@@ -96,10 +99,11 @@ def _forest(name: str, rows: Sequence[Difference]) -> Plot:
     first = rows[0]
     margins = {row.margin for row in rows}
     margin = margins.pop() if len(margins) == 1 else None
-    ends = [] if margin is None else [Reference(label="margin", value=sign * margin) for sign in (-1, 1)]
+    ends = [] if margin is None else [Reference(label="", value=sign * margin) for sign in (-1, 1)]
+    told = "" if margin is None else f", margin {figure(margin)}"
     return Plot(
         kind="forest",
-        title=name[:MOST_TEXT],
+        title=f"{name[: MOST_TEXT // 2]}{told}",
         series=[
             Series(
                 label=f"{first.other} - {first.reference}",
@@ -118,10 +122,8 @@ def _forest(name: str, rows: Sequence[Difference]) -> Plot:
 
 
 def _table(rows: Sequence[Difference]) -> str:
-    head = "".join(
-        f'<th scope="col"{_number(place)}>{shown(name)}</th>'
-        for place, name in enumerate(say.headings(rows[0].reference, rows[0].other))
-    )
+    names = say.headings(rows[0].reference, rows[0].other)
+    head = "".join(f'<th scope="col"{_number(place)}>{shown(names[place])}</th>' for place in COLUMNS)
     body = "\n".join(map(_row, rows))
     return (
         '<div class="wide" tabindex="0" role="region" aria-label="differences"><table>'
@@ -130,18 +132,17 @@ def _table(rows: Sequence[Difference]) -> str:
 
 
 def _row(row: Difference) -> str:
-    name, *others = say.cells(row)
-    name = shown(name).replace("/", "/<wbr>").replace("_", "_<wbr>")
+    name, *_ = cells = say.cells(row)
     unit = f'<span class="small">{shown(row.unit)}</span>' if row.unit else ""
+    first = shown(name).replace("/", "/<wbr>").replace("_", "_<wbr>")
     columns = "".join(
-        f"<td{_number(place)}>{shown(cell)}{unit if place == 3 else ''}</td>"
-        for place, cell in enumerate(others, start=1)
+        f"<td{_number(place)}>{shown(cells[place])}{unit if place == DIFFERENCE else ''}</td>" for place in COLUMNS[1:]
     )
-    return f'<tr><th scope="row">{name}</th>{columns}</tr>'
+    return f'<tr><th scope="row">{first}</th>{columns}</tr>'
 
 
 def _number(place: int) -> str:
-    return ' class="number"' if place in range(NUMBERS.start, NUMBERS.stop) else ""
+    return "" if place in TEXTS else ' class="number"'
 
 
 def _methods(rows: Sequence[Difference]) -> str:
