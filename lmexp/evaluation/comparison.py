@@ -163,11 +163,18 @@ def _paired(figure: Figure, one: Samples, two: Samples, clusters: Floats, seed: 
     return replace(
         test,
         interval=interval,
-        se=0.0 if same else float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
+        se=0.0 if same else _spread(finite, len(sums)),
         df=float(len(sums) - 1) if len(sums) > 1 else math.nan,
         method=f"{drawn.method}; p from {test.method}",
         note="; ".join(filter(None, (interval.note, test.note))),
     )
+
+
+def _spread(draws: Floats, n_clusters: int) -> float:
+    """Standard error from resamples, which vary less than the truth by (n - 1) / n; nan where there are too few."""
+    if len(draws) < 2 or n_clusters < 2:
+        return math.nan
+    return float(draws.std(ddof=1)) * math.sqrt(n_clusters / (n_clusters - 1))
 
 
 def _runs(figure: Figure, tables: Sequence[Table], clusters: Floats) -> Runs:
