@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lmexp.evaluation.runner import Evaluation
 
 SPLITS = ("train", "validation", "test")
+RAW, EMA = "raw", "ema"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -21,9 +22,19 @@ class EvaluationConfig:
     kind: str = "???"
     split: str = "test"
     """What to score: train, validation or test; validation stands in where the corpus has no test split."""
+    every_n_steps: int | None = None
+    """Also during training, every so many optimizer steps; null: only at the end."""
+    weights: str = RAW
+    """Which weights: raw, those of the optimizer, or ema, their moving average (see trainer.ema_decay)."""
 
     def __post_init__(self) -> None:
         one_of("evaluation.split", self.split, SPLITS)
+        at_least("evaluation.every_n_steps", self.every_n_steps, 1)
+        one_of("evaluation.weights", self.weights, (RAW, EMA))
+
+    def needs(self) -> tuple[str, ...]:
+        """Splits of the corpus without which there is nothing to measure."""
+        return ()
 
     def build(self) -> Evaluation:
         """The evaluation, ready to run."""
@@ -45,6 +56,9 @@ class PerplexityConfig(EvaluationConfig):
         at_least("evaluation.perplexity.batch_size", self.batch_size, 1)
         at_least("evaluation.perplexity.max_tokens", self.max_tokens, 1)
 
+    def needs(self) -> tuple[str, ...]:
+        return (self.split,)
+
     def build(self) -> Evaluation:
         from lmexp.evaluation.perplexity import Perplexity
 
@@ -56,6 +70,9 @@ class BaselinesConfig(EvaluationConfig):
     """Unigram and bigram models fitted on the training tokens, and how much better the model is."""
 
     kind: str = "baselines"
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.split, "train")
 
     def build(self) -> Evaluation:
         from lmexp.evaluation.baselines import Baselines
