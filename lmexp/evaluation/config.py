@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 WINDOWS = ("stream", "documents")
+RAW, EMA = "raw", "ema"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -23,9 +24,19 @@ class EvaluationConfig:
     kind: str = "???"
     split: str = "test"
     """What to score: train, validation or test; validation stands in where the corpus has no test split."""
+    every_n_steps: int | None = None
+    """Also during training, every so many optimizer steps; null: only at the end."""
+    weights: str = RAW
+    """Which weights: raw, those of the optimizer, or ema, their moving average (see trainer.ema_decay)."""
 
     def __post_init__(self) -> None:
         one_of("evaluation.split", self.split, SPLITS)
+        at_least("evaluation.every_n_steps", self.every_n_steps, 1)
+        one_of("evaluation.weights", self.weights, (RAW, EMA))
+
+    def needs(self) -> tuple[str, ...]:
+        """Splits of the corpus without which there is nothing to measure."""
+        return ()
 
     def build(self) -> Evaluation:
         """The evaluation, ready to run."""
@@ -63,6 +74,9 @@ class PerplexityConfig(EvaluationConfig):
                 f"evaluation.perplexity.sequence_length ({self.sequence_length}): tokens would be left out"
             )
 
+    def needs(self) -> tuple[str, ...]:
+        return (self.split,)
+
     def build(self) -> Evaluation:
         from lmexp.evaluation.perplexity import Perplexity
 
@@ -74,6 +88,9 @@ class BaselinesConfig(EvaluationConfig):
     """Unigram and bigram models fitted on the training tokens, and how much better the model is."""
 
     kind: str = "baselines"
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.split, "train")
 
     def build(self) -> Evaluation:
         from lmexp.evaluation.baselines import Baselines
