@@ -45,6 +45,19 @@ def test_bca_equals_scipy_on_the_same_draws(confidence: float) -> None:
             )
 
 
+def test_resamples_equal_to_the_estimate_count_half_as_in_scipy() -> None:
+    values = np.array([0, 0, 1, 1, 1, 0, 1, 1, 0, 1, 1, 2])
+    ours = cluster_bootstrap(lambda items: float(values[items].mean()), np.arange(12))
+    assert ours.jackknife is not None and (ours.draws == ours.estimate).sum() > 50
+
+    class Done:
+        bootstrap_distribution = ours.draws
+
+    expected = stats.bootstrap((values,), np.mean, n_resamples=0, bootstrap_result=Done()).confidence_interval
+    found = bca_interval(float(ours.estimate), ours.draws, ours.jackknife)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+
+
 def test_sums_and_indices_give_the_same() -> None:
     generator = np.random.default_rng(1)
     codes = np.sort(generator.integers(0, 30, 100))
@@ -148,6 +161,8 @@ def test_expansion_restores_the_t_interval_of_a_mean() -> None:
     assert interval.low is not None and interval.high is not None
     assert interval.high - interval.low == pytest.approx(t[1] - t[0], rel=0.05)
     assert np.ptp(plain) < 0.9 * (t[1] - t[0])
+    quantile = stats.norm.ppf((1 + expanded(0.95, 12)) / 2)
+    assert quantile == pytest.approx((12 / 11) ** 0.5 * stats.t.ppf(0.975, 11))
     assert expanded(0.95, 2) < 1
 
 
@@ -155,7 +170,8 @@ def test_where_bca_is_not_defined_percentile_stands_in_and_says_so() -> None:
     same = resampled_sums([[2.0, 1.0]] * 30).map(ratio).interval()
     assert (same.low, same.high) == (2.0, 2.0)
     assert "all resamples give the same figure" in same.note
-    top = cluster_bootstrap(lambda i: -float(len(set(i))), np.arange(30))
+    sizes = np.random.default_rng(8).random(30) + 1
+    top = cluster_bootstrap(lambda i: -float(sizes[np.unique(i)].sum()), np.arange(30))  # the least on all the data
     assert "outside of all resamples" in top.interval().note
     assert top.interval().low is not None
     lonely = resampled_sums([[1.0, 0.0]] * 29 + [[1.0, 1.0]]).map(ratio).interval()  # 1/0 without the last
@@ -215,6 +231,14 @@ def test_runs_on_top_of_items_cover_the_method_where_items_alone_would_not(n_run
         of_items += abs(items_only.mean()) <= half
     assert 0.92 <= covered / n_trials <= 0.995  # crossed draws err on the wide side
     assert of_items / n_trials < 0.8
+
+
+def test_the_variance_between_a_few_runs_is_not_understated() -> None:
+    runs = np.array([0.0, 1.0, 5.0])
+    drawn = two_level_bootstrap(lambda r, i: runs[r[0]].mean(), (3,), np.arange(20), n_resamples=5000)
+    assert drawn.draws.var() == pytest.approx(runs.var(ddof=1) / 3, rel=0.05)
+    interval, half = drawn.interval(), stats.t.ppf(0.975, 2) * runs.std(ddof=1) / 3**0.5
+    assert (interval.low, interval.high) == pytest.approx((2 - half, 2 + half), rel=0.05)
 
 
 def test_one_run_says_nothing_about_others() -> None:

@@ -82,14 +82,14 @@ def test_chunks_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_intervals_cover() -> None:
-    generator, n_trials = np.random.default_rng(4), 150
+    generator, n_trials = np.random.default_rng(4), 120
     covered = np.zeros(3)
     for trial in range(n_trials):
         parts = variance_components(crossed(generator, 50, 25), n_resamples=200, seed=trial)
         for place, (part, truth) in enumerate(zip(parts, (2, 1, 3), strict=True)):
             assert part.interval.low is not None and part.interval.high is not None
             covered[place] += part.interval.low <= truth <= part.interval.high
-    assert (covered / n_trials >= 0.90).all()  # 93 less two standard errors of 150 trials
+    assert (covered / n_trials >= 0.89).all()  # 93 less two standard errors of 120 trials
 
 
 def test_a_negative_estimate_is_0_and_says_so() -> None:
