@@ -89,7 +89,7 @@ class InvarianceConfig(EvaluationConfig):
     def __post_init__(self) -> None:
         EvaluationConfig.__post_init__(self)
         at_least("evaluation.invariance.n_samples", self.n_samples, 1)
-        if len(set(self.batch_sizes)) < 2 or min(self.batch_sizes) < 1:
+        if len(set(self.batch_sizes)) < max(2, len(self.batch_sizes)) or min(self.batch_sizes) < 1:
             raise ConfigError(
                 f"evaluation.invariance.batch_sizes is {list(self.batch_sizes)}; expected two numbers or more from 1 "
                 f"on, e.g. [1,8,32]"

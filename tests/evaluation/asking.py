@@ -28,13 +28,13 @@ TOKENIZER = ByteTokenizerConfig().train([])
 
 QUESTIONS = [
     {
-        "q": f"What comes after {i}{' and again' * (i % 5)}?",
+        "q": f"What comes after {i}{' and so on' * (i % 3)}?",
         "choices": [f"{i:04}", f"é{i:02}", f"漢{i % 10}", "none"][: 2 + i % 3],
         "label": i % 2,
         "kind": "even" if i % 2 == 0 else "odd",
         "source": i // 4,
     }
-    for i in range(30)
+    for i in range(16)
 ]
 
 
@@ -42,7 +42,7 @@ def model(length: int = 256) -> nn.Module:
     """A small transformer of bytes with large random weights, in float32."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = GPTConfig(n_layer=2, n_head=2, d_model=32, init_std=0.3, dropout=0.0)
+        config = GPTConfig(n_layer=2, n_head=2, d_model=16, init_std=0.3, dropout=0.0)
         return config.build(vocab_size=VOCAB, sequence_length=length).eval()
 
 
@@ -96,7 +96,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if world_size > 1:
         distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world_size)
-    collect.SECONDS = 0.0  # each batch is kept at once
+    else:
+        collect.SECONDS = 0.0  # each batch is kept at once, for who is killed
     for size in batch_sizes:
         given = context(rank=rank, world_size=world_size, folder=folder / f"evaluation-{size}", model_digest="0" * 64)
         given.progress = lambda what, done, total: print(f"{done}/{total}", flush=True)
