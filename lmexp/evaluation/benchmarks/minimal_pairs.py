@@ -23,7 +23,7 @@ from lmexp.evaluation.templates import Template
 RIGHT = (
     Figure(
         name="acc",
-        definition="share of pairs whose right text has the higher log-probability (equal ones don't count)",
+        definition="share of pairs whose right text has the higher log-probability; a tie is a miss",
         numerator="score",
         binary=True,
         higher_is_better=True,
@@ -39,7 +39,7 @@ RIGHT = (
 NEUTRAL = (
     Figure(
         name="pct_first",
-        definition="share of pairs whose first text has the higher log-probability (equal ones don't count); 0.5 is no "
+        definition="share of pairs whose first text has the higher log-probability, a tie being a miss; 0.5 is no "
         "preference. The likelihood of whole texts under a causal model, not the pseudo-likelihood of masked models",
         numerator="score",
         binary=True,
@@ -63,6 +63,10 @@ class MinimalPairs(Benchmark):
         first = Template(f"evaluation.{name}.first", self.config.first)
         second = Template(f"evaluation.{name}.second", self.config.second)
         return [_pair(item, first.one(item.record), second.one(item.record), name) for item in items]
+
+    @property
+    def aspect(self) -> str:
+        return "safety" if self.config.neutral else "accuracy"
 
     def figures(self) -> tuple[Figure, ...]:
         return NEUTRAL if self.config.neutral else RIGHT
@@ -92,8 +96,6 @@ class MinimalPairs(Benchmark):
 
 
 def _pair(item: Item, first: str, second: str, name: str) -> Asked:
-    if not first or not second or first == second:
-        raise DataError(
-            f"{item.record.where}: evaluation.{name} compares {first!r} and {second!r}; expected two different texts"
-        )
+    if not first or not second:
+        raise DataError(f"{item.record.where}: evaluation.{name} compares {first!r} and {second!r}; expected two texts")
     return Asked(item=item, pairs=(("", first), ("", second)), choices=(first, second), target=0)
