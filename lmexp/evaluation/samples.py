@@ -32,6 +32,8 @@ SAMPLES_PARQUET = "samples.parquet"
 MOST_BYTES = 1 << 33
 """Of a table in memory."""
 BATCH_ROWS = 1 << 10
+EXTENSION = b"ARROW:extension:name"
+"""What marks a column of a type that another program defines."""
 
 TEXT, COUNT, NUMBER = pa.string(), pa.int64(), pa.float64()
 TEXTS, COUNTS, NUMBERS = pa.list_(TEXT), pa.list_(COUNT), pa.list_(NUMBER)
@@ -267,6 +269,7 @@ def read_samples(path: Path) -> Samples:
             opened = pq.ParquetFile(file)
             header = _header(opened.schema_arrow.metadata or {}, path)
             _check_schema(opened.schema_arrow, path)
+            _check_figures(header.figures, opened.schema_arrow, path)
             return Samples(header, read_bounded(opened, path))
         except (OSError, ValueError, pa.ArrowException) as error:  # what pyarrow raises for damaged files
             reason = str(error).partition("\n")[0][:200]
@@ -291,11 +294,26 @@ def _check_schema(schema: Any, path: Path) -> None:
     known = (TEXT, COUNT, NUMBER, TEXTS, COUNTS, NUMBERS)
     expected = list(COLUMNS.items())
     found = [(column.name, column.type) for column in schema]
-    if found[: len(expected)] != expected or any(dtype not in known for _, dtype in found):
+    plain = all(column.type in known and EXTENSION not in (column.metadata or {}) for column in schema)
+    if found[: len(expected)] != expected or not plain:
         raise RunError(
             f"{path}: expected the columns {', '.join(COLUMNS)} and others of text and numbers, got "
             f"{', '.join(f'{name} ({dtype})' for name, dtype in found)[:500]}; lmexp didn't write it"
         )
+    twice = {name for name in schema.names if schema.names.count(name) > 1}
+    if twice:
+        raise RunError(f"{path}: it has columns twice ({', '.join(sorted(twice))[:200]}); lmexp didn't write it")
+
+
+def _check_figures(figures: Sequence[Figure], schema: Any, path: Path) -> None:
+    numbers = {column.name for column in schema if column.type in (COUNT, NUMBER)}
+    for figure in figures:
+        for name in (figure.numerator, figure.denominator, figure.counted):
+            if name is not None and name not in numbers:
+                raise RunError(
+                    f"{path}: it has no column of numbers {name[:80]}, of which its header makes the figure "
+                    f"{figure.name[:80]}; lmexp didn't write it"
+                )
 
 
 def read_bounded(opened: Any, path: Path) -> Any:
@@ -328,7 +346,9 @@ def _header(metadata: Mapping[bytes, bytes], path: Path) -> Header:
         raise RunError(f"{path}: its header is damaged ({error}); delete it, and evaluate again") from None
 
 
-def _typed(given: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+def _typed(given: Any, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ValueError(f"it has {repr(given)[:80]}, expected an object")
     if given.keys() != types.keys():
         raise ValueError(f"it has {', '.join(map(str, given))[:200]}; expected {', '.join(types)}")
     for name, kinds in types.items():
