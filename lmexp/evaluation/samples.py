@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -28,6 +29,8 @@ from lmexp.reading import check_format, open_file, parse_object
 FORMAT = "lmexp.samples"
 VERSION = 1
 SAMPLES_PARQUET = "samples.parquet"
+STEP_PARQUET = re.compile(r"step-(\d{8,18})\.parquet", re.ASCII)
+"""Tables made during training."""
 
 MOST_BYTES = 1 << 33
 """Of a table in memory."""
@@ -259,6 +262,19 @@ def write_samples(path: Path, samples: Samples, *, owner: str = "") -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def step_table(step: int) -> str:
+    """The name of a table that was made during training: step-00000100.parquet."""
+    return f"step-{step:08d}.parquet"
+
+
+def cut_back_tables(folder: Path, step: int | None) -> None:
+    """Delete the tables of steps after this one (None: all) from evaluation/ before a run goes on from there."""
+    for path in folder.glob("*/step-*.parquet"):
+        found = STEP_PARQUET.fullmatch(path.name)
+        if found and (step is None or int(found[1]) > step):
+            path.unlink()
 
 
 def read_samples(path: Path) -> Samples:
