@@ -19,8 +19,10 @@ from omegaconf import OmegaConf
 
 from lmexp.config.freeze import read_body, read_record, require_plugins
 from lmexp.config.overrides import NULLABLE, escaped
-from lmexp.config.schema import DICT_GROUPS, HELD
+from lmexp.config.schema import DICT_GROUPS, HELD, SCHEMAS
 from lmexp.errors import ConfigError
+from lmexp.evaluation.benchmarks.config import PATHS as ITEM_PATHS
+from lmexp.evaluation.benchmarks.config import BenchmarkConfig
 from lmexp.paths import CONF_DIR, RUN_JSON
 
 FROM = "from="
@@ -187,6 +189,11 @@ def _rebased(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         group, _, name = key.partition(".")
         if isinstance(changed.get(group), dict):
             changed[group] = _with_path(changed[group], name, folder)
+    for name, node in changed["evaluation"].items():
+        if issubclass(SCHEMAS["evaluation"][node["kind"]], BenchmarkConfig):
+            for option in set(ITEM_PATHS) & set(node):
+                node = _with_path(node, option, folder)
+            changed["evaluation"] = {**changed["evaluation"], name: node}
     parts = changed["data"].get("parts")
     if isinstance(parts, dict):
         changed["data"]["parts"] = {name: _with_path(part, "path", folder) for name, part in parts.items()}

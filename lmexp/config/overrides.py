@@ -13,8 +13,13 @@ from lmexp.errors import ConfigError
 
 RAW_TEXT_KEYS = re.compile(
     r"prompt|run|model\.init_from|tokenizer\.path|data(\.parts\.\w+)?\.(path|pattern|validation_pattern|test_pattern|field|template|delimiter|quote)"
+    r"|evaluation\.\w+\.(path|pattern|shots_path|target_file|prompt|prompts\.\w+|listing|target|delimiter|shot_delimiter"
+    r"|unconditional|id|cluster|slice|first|second|text)"
 )
 """Keys whose value is taken literally, so that no character of it needs Hydra's quoting."""
+
+ADDED_KEYS = re.compile(r"\w[\w.]*\.args(\.[\w.]+)?|data\.weights\.\w+|evaluation\.\w+\.prompts\.\w+")
+"""Keys that no schema names; they need no +."""
 
 NULLABLE = ("tokenizer", "model", "optimizer", "scheduler", "experiment")
 """Groups that may be null. Hydra can't choose null on the command line, so each has an empty option called null."""
@@ -27,7 +32,7 @@ def literal_override(typed: str) -> str:
     """The override as Hydra should read it.
 
     `+experiment=x`, the habit of lightning-hydra-template, becomes `experiment=x`; text keys are quoted; groups can be
-    null; arguments of a user's own class, and weights of a mixture, need no `+`.
+    null; arguments of a user's own class, weights of a mixture and more prompts need no `+`.
     """
     if typed.startswith("+experiment="):
         typed = typed[1:]
@@ -36,8 +41,8 @@ def literal_override(typed: str) -> str:
         return f"{key}='null'"
     if value == "null" and key in DICT_GROUPS:
         return f"{key}=[]"
-    if equals and re.fullmatch(r"\w[\w.]*\.args(\.[\w.]+)?|data\.weights\.\w+", key):
-        return f"++{typed}"
+    if equals and ADDED_KEYS.fullmatch(key):
+        key, typed = f"++{key}", f"++{typed}"
     if equals and RAW_TEXT_KEYS.fullmatch(key.lstrip("+")) and value and not _is_quoted(value) and value != "null":
         return f"{key}='{_quoted(escaped(value))}'" if "${oc.env:" not in value else typed
     return typed

@@ -81,6 +81,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "multiple_choice": benchmarks.MultipleChoiceConfig,
         "minimal_pairs": benchmarks.MinimalPairsConfig,
         "last_word": benchmarks.LastWordConfig,
+        "variance": evaluation.VarianceConfig,
+        "invariance": evaluation.InvarianceConfig,
         "custom": evaluation.CustomEvaluationConfig,
     },
     "launcher": {"local": launch.LocalLauncherConfig},

@@ -141,6 +141,43 @@ class SelectiveConfig(EvaluationConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class VarianceConfig(EvaluationConfig):
+    """How much scores hang on prompt, order of the choices and solved items, where others asked in several ways."""
+
+    kind: str = "variance"
+
+    def build(self) -> Evaluation:
+        from lmexp.evaluation.variance import Variance
+
+        return Variance(self)
+
+
+@dataclass(kw_only=True, slots=True)
+class InvarianceConfig(EvaluationConfig):
+    """Whether the batch size changes answers: the evaluations that ran are scored again in part."""
+
+    kind: str = "invariance"
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 32])
+    """Each scores the same samples."""
+    n_samples: int = 64
+    """How many of each evaluation, from the start of its table."""
+
+    def __post_init__(self) -> None:
+        EvaluationConfig.__post_init__(self)
+        at_least("evaluation.invariance.n_samples", self.n_samples, 1)
+        if len(set(self.batch_sizes)) < 2 or min(self.batch_sizes) < 1:
+            raise ConfigError(
+                f"evaluation.invariance.batch_sizes is {list(self.batch_sizes)}; expected two numbers or more from 1 "
+                f"on, e.g. [1,8,32]"
+            )
+
+    def build(self) -> Evaluation:
+        from lmexp.evaluation.invariance import Invariance
+
+        return Invariance(self)
+
+
+@dataclass(kw_only=True, slots=True)
 class CustomEvaluationConfig(EvaluationConfig):
     """A class of the user's with run(context) -> list[Row]; it may take split."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lmexp.evaluation.plot import MOST_NAMES, MOST_TEXT, Plot, Series
 from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import Figure, Samples
 from lmexp.evaluation.statistics.bootstrap import N_RESAMPLES, percentile_interval, resample_sums
@@ -64,6 +65,35 @@ def rows_by_slice(samples: Samples, *, seed: int) -> list[Row]:
         why = f"{len(names) - MOST_SLICES:,} more of {len(names):,} slices; samples.parquet has them"
         rows.append(not_measured(f"{header.name}/{figure.name}[...]", header.split, figure.definition, why))
     return rows
+
+
+def with_slices(rows: list[Row], by_slice: list[Row]) -> list[Row]:
+    """All rows, the first with a plot of the main figure in the slices."""
+    drawn = [row for row in by_slice if row.estimate is not None]
+    if not drawn or rows[0].estimate is None:
+        return [*rows, *by_slice]
+    main = rows[0]
+    some = [main, *drawn[: MOST_NAMES - 1]]
+    names = ["all", *(row.name.partition("[")[2].removesuffix("]")[:MOST_TEXT] for row in some[1:])]
+    bounds = [(row.low, row.high) for row in some if row.low is not None and row.high is not None]
+    whole = len(bounds) == len(some)  # a series has intervals throughout, or none
+    series = Series(
+        label=main.name.partition("/")[2],
+        x=names,
+        y=[row.estimate for row in some if row.estimate is not None],
+        low=[low for low, _ in bounds] if whole else None,
+        high=[high for _, high in bounds] if whole else None,
+        n=[row.n for row in some],
+    )
+    plot = Plot(
+        kind="forest",
+        title=f"{main.name} by slice",
+        series=[series],
+        y_label=series.label,
+        y_unit=main.unit,
+        higher_is_better=main.higher_is_better,
+    )
+    return [replace(main, plot=plot), *rows[1:], *by_slice]
 
 
 def row_of(figure: Figure, samples: Samples, *, seed: int) -> Row:

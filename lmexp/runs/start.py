@@ -12,11 +12,13 @@ from lmexp import __version__, plugins
 from lmexp.config.freeze import RunRecord, without_secrets, write_config_yaml, write_record
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError, DataError, RunError
+from lmexp.evaluation.benchmarks.config import BenchmarkConfig
 from lmexp.paths import DATA_CARD_HTML, TOKENIZER_JSON, default_root
 from lmexp.redaction import redact_text, secret_variables
 from lmexp.runs import folder
 from lmexp.runs.data import prepare_data
 from lmexp.runs.data_progress import shown
+from lmexp.runs.items import write_items
 from lmexp.tasks.config import CustomTaskConfig
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def start(
     check_names(plain)
     check_writable(Path(config.run.root or default_root()))
     config.launcher.check(config.trainer)
+    items = check_items(config)
     if config.model is not None and config.model.init_from is not None:
         from lmexp.training import initial_weights
 
@@ -70,6 +73,7 @@ def start(
         config=config,
     )
     write_config_yaml(run_dir, plain)
+    write_items(run_dir, items)
     if cache is not None:
         cache.tokenizer.save(run_dir / TOKENIZER_JSON)
     write_record(run_dir, record, plain)  # the last: a folder that holds it can be resumed
@@ -103,6 +107,20 @@ def _check_data_of_evaluations(config: TrainConfig, cache: TokenCache | None) ->
                 raise DataError(
                     f"evaluation.{name}.every_n_steps={evaluation.every_n_steps}: there is nothing to evaluate: {error}"
                 ) from None
+
+
+def check_items(config: TrainConfig) -> dict[str, str]:
+    """Digest of what each evaluation of files asks, by name; ConfigError or DataError where it can't be read."""
+    found = {}
+    for name, node in config.evaluation.items():
+        if isinstance(node, BenchmarkConfig):
+            if isinstance(config.task, CustomTaskConfig):
+                raise ConfigError(
+                    f"evaluation.{name} needs lmexp's tokenizer and model, and task=custom has its own; leave it out: "
+                    f"~evaluation.{name}"
+                )
+            found[name] = node.build().check(name)
+    return found
 
 
 def check_names(plain: dict[str, Any]) -> None:

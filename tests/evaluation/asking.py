@@ -20,8 +20,8 @@ from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.row import Row
 from lmexp.evaluation.runner import run_evaluations
 from lmexp.evaluation.samples import Samples
+from lmexp.models.config import GPTConfig
 from lmexp.tokenizers.config import ByteTokenizerConfig
-from tests.evaluation.tiny import TinyModel
 
 VOCAB = 257
 TOKENIZER = ByteTokenizerConfig().train([])
@@ -29,7 +29,7 @@ TOKENIZER = ByteTokenizerConfig().train([])
 QUESTIONS = [
     {
         "q": f"What comes after {i}{' and again' * (i % 5)}?",
-        "choices": [str(i + 1), f"été {i}", "漢字" * (1 + i % 3), "none of these"][: 2 + i % 3],
+        "choices": [f"{i:04}", f"é{i:02}", f"漢{i % 10}", "none"][: 2 + i % 3],
         "label": i % 2,
         "kind": "even" if i % 2 == 0 else "odd",
         "source": i // 4,
@@ -38,18 +38,12 @@ QUESTIONS = [
 ]
 
 
-class Byte(nn.Module):
-    """A causal model of bytes with random weights, in float32."""
-
-    def __init__(self, length: int = 64) -> None:
-        super().__init__()
-        self.inner = TinyModel(VOCAB, dtype=torch.float32)
-        self.max_sequence_length = length
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        assert tokens.shape[1] <= self.max_sequence_length
-        logits: Tensor = self.inner(tokens)
-        return logits
+def model(length: int = 256) -> nn.Module:
+    """A small transformer of bytes with large random weights, in float32."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPTConfig(n_layer=2, n_head=2, d_model=32, init_std=0.3, dropout=0.0)
+        return config.build(vocab_size=VOCAB, sequence_length=length).eval()
 
 
 class Uniform(nn.Module):
@@ -68,8 +62,8 @@ def write(folder: Path, rows: Sequence[Any], name: str = "items.jsonl") -> str:
     return str(path)
 
 
-def context(model: nn.Module | None = None, **settings: Any) -> EvaluationContext:
-    return EvaluationContext(model=model or Byte(), cache=None, sequence_length=64, tokenizer=TOKENIZER, **settings)
+def context(given: nn.Module | None = None, **settings: Any) -> EvaluationContext:
+    return EvaluationContext(model=given or model(), cache=None, sequence_length=64, tokenizer=TOKENIZER, **settings)
 
 
 def run(config: Any, given: EvaluationContext | None = None) -> tuple[dict[str, Row], Samples]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lmexp.errors import ConfigError
 from lmexp.evaluation.scoring import Requests, cut, encode_pairs, score_pieces
-from tests.evaluation.asking import TOKENIZER, VOCAB, Byte, Uniform, context
+from tests.evaluation.asking import TOKENIZER, VOCAB, Uniform, context
+from tests.evaluation.asking import model as small_model
 
 EOS = TOKENIZER.eos_id
 
@@ -22,7 +23,7 @@ def likelihoods(
     import pyarrow as pa
 
     requests = Requests(TOKENIZER, pairs, max_length=length, **how)
-    given = context(model or Byte(length))
+    given = context(model or small_model(length))
     with torch.no_grad():
         tables = [requests.score(given, numbers) for numbers in requests.batches(batch_size)]
     return requests.likelihoods(pa.concat_tables(tables).sort_by("order"))
@@ -31,7 +32,7 @@ def likelihoods(
 def by_hand(tokens: list[int], n_scored: int, model: nn.Module | None = None) -> list[float]:
     """Log-probability of each of the last tokens."""
     with torch.no_grad():
-        found = (model or Byte())(torch.tensor([tokens[:-1]])).double().log_softmax(dim=-1)[0]
+        found = (model or small_model(64))(torch.tensor([tokens[:-1]])).double().log_softmax(dim=-1)[0]
     return [float(found[i, tokens[i + 1]]) for i in range(len(tokens) - 1 - n_scored, len(tokens) - 1)]
 
 

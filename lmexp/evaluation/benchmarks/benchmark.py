@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from lmexp.errors import ConfigError, DataError
 from lmexp.evaluation.benchmarks.config import BenchmarkConfig
 from lmexp.evaluation.context import EvaluationContext
-from lmexp.evaluation.figures import rows_by_slice, rows_of
+from lmexp.evaluation.figures import rows_by_slice, rows_of, with_slices
 from lmexp.evaluation.records import Record, digest_of, read_records
 from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import Figure, Header, Key, Samples, make_table
@@ -63,6 +63,11 @@ class Benchmark(ABC):
     what: ClassVar[str]
     """What an item is: question, pair, ..."""
 
+    @property
+    def aspect(self) -> str:
+        """Of the report card's rows."""
+        return "accuracy"
+
     def __init__(self, config: BenchmarkConfig) -> None:
         self.config = config
         self._asked: tuple[list[Asked], str] | None = None
@@ -101,7 +106,16 @@ class Benchmark(ABC):
         samples = self.table(context, name, batch_size=self.config.batch_size)
         context.samples[name] = samples
         context.again[name] = lambda context, n, batch_size: self.table(context, name, batch_size=batch_size, first=n)
-        return [*rows_of(samples, seed=context.seed), *rows_by_slice(samples, seed=context.seed)]
+        return self.rows(samples, seed=context.seed)
+
+    def rows(self, samples: Samples, *, seed: int) -> list[Row]:
+        """What is shown of the table."""
+        rows = with_slices(rows_of(samples, seed=seed), rows_by_slice(samples, seed=seed))
+        settings = samples.header.key.settings
+        if settings["n_cut"]:
+            cut = f"{settings['n_cut']:,} texts cut on the left to {settings['max_length']:,} tokens"
+            rows = [replace(row, method=f"{row.method}; {cut}") if row.measured else row for row in rows]
+        return [replace(row, aspect=self.aspect) for row in rows]
 
     def table(self, context: EvaluationContext, name: str, *, batch_size: int, first: int | None = None) -> Samples:
         """The samples table; first: of so many rows only."""
@@ -114,17 +128,18 @@ class Benchmark(ABC):
         length = longest_input(context)
         requests = Requests(context.tokenizer, pairs, begin=self.config.begin, max_length=length)
         n_items = len({one.item.sample_id for one in asked})
-        definition = f"{self.definition(n_items)}; {self._shown(requests, length)}"
-        settings = {"begin": self.config.begin, "max_length": length, **self.options(), **context.settings}
+        begin = self.config.begin
+        begun = "begun with <eos>" if begin == "eos" else "begun with nothing, or <eos> if empty"
+        settings = {"begin": begin, "max_length": length, "n_cut": requests.n_cut, **self.options()}
         header = Header(
             name=name,
             kind=self.config.kind,
             split=Path(self.config.path).name,
-            definition=definition,
+            definition=f"{self.definition(n_items)}; {begun}",
             key=Key(
                 model=context.model_digest,
                 task={"kind": self.config.kind, "asked": digest, "n": len(asked)},
-                settings=settings,
+                settings={**settings, **context.settings},
             ),
             figures=self.figures(),
             cluster=self.what if self.config.cluster is None else "cluster",
@@ -183,12 +198,6 @@ class Benchmark(ABC):
                 f"are: lmexp evaluate run=RUN evaluation=[{name}]"
             )
         return ""
-
-    def _shown(self, requests: Requests, length: int) -> str:
-        begun = "begun with <eos>" if self.config.begin == "eos" else "begun with nothing, or <eos> if empty"
-        if not requests.n_cut:
-            return begun
-        return f"{begun}; {requests.n_cut:,} texts were cut on the left to the {length:,} tokens that the model reads"
 
 
 def named(

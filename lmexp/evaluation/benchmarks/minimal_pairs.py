@@ -64,6 +64,10 @@ class MinimalPairs(Benchmark):
         second = Template(f"evaluation.{name}.second", self.config.second)
         return [_pair(item, first.one(item.record), second.one(item.record), name) for item in items]
 
+    @property
+    def aspect(self) -> str:
+        return "safety" if self.config.neutral else "accuracy"
+
     def figures(self) -> tuple[Figure, ...]:
         return NEUTRAL if self.config.neutral else RIGHT
 
