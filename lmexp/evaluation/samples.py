@@ -35,6 +35,8 @@ STEP_PARQUET = re.compile(r"step-(\d{8,18})\.parquet", re.ASCII)
 MOST_BYTES = 1 << 33
 """Of a table in memory."""
 BATCH_ROWS = 1 << 10
+EXTENSION = b"ARROW:extension:name"
+"""What marks a column of a type that another program defines."""
 
 TEXT, COUNT, NUMBER = pa.string(), pa.int64(), pa.float64()
 TEXTS, COUNTS, NUMBERS = pa.list_(TEXT), pa.list_(COUNT), pa.list_(NUMBER)
@@ -194,8 +196,25 @@ class Samples:
 
     def equal_but_for_latency(self, other: Samples) -> bool:
         """Whether both hold the same, to the last bit."""
-        one, two = (s.table.drop_columns(["latency"]).combine_chunks() for s in (self, other))
-        return self.header == other.header and bool(one.equals(two, check_metadata=False))
+        one, two = (s.table.drop_columns(["latency"]) for s in (self, other))
+        return (
+            self.header == other.header
+            and bool(one.schema.equals(two.schema))
+            and all(_bits(a).equals(_bits(b)) for a, b in zip(one.columns, two.columns, strict=True))
+        )
+
+
+def _bits(column: Any) -> Any:
+    """A column with its numbers as their bits: pyarrow takes no nan for equal to itself."""
+    values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    if values.type == NUMBERS:
+        return pa.ListArray.from_arrays(_offsets(values), values.flatten().view(COUNT))
+    return values.view(COUNT) if values.type == NUMBER else values
+
+
+def _offsets(lists: Any) -> Any:
+    offsets = lists.offsets.to_numpy()
+    return pa.array(offsets - offsets[0], pa.int32())
 
 
 def digest(facts: Mapping[str, Any]) -> str:
@@ -266,6 +285,7 @@ def read_samples(path: Path) -> Samples:
             opened = pq.ParquetFile(file)
             header = _header(opened.schema_arrow.metadata or {}, path)
             _check_schema(opened.schema_arrow, path)
+            _check_figures(header.figures, opened.schema_arrow, path)
             return Samples(header, read_bounded(opened, path))
         except (OSError, ValueError, pa.ArrowException) as error:  # what pyarrow raises for damaged files
             reason = str(error).partition("\n")[0][:200]
@@ -290,11 +310,26 @@ def _check_schema(schema: Any, path: Path) -> None:
     known = (TEXT, COUNT, NUMBER, TEXTS, COUNTS, NUMBERS)
     expected = list(COLUMNS.items())
     found = [(column.name, column.type) for column in schema]
-    if found[: len(expected)] != expected or any(dtype not in known for _, dtype in found):
+    plain = all(column.type in known and EXTENSION not in (column.metadata or {}) for column in schema)
+    if found[: len(expected)] != expected or not plain:
         raise RunError(
             f"{path}: expected the columns {', '.join(COLUMNS)} and others of text and numbers, got "
             f"{', '.join(f'{name} ({dtype})' for name, dtype in found)[:500]}; lmexp didn't write it"
         )
+    twice = {name for name in schema.names if schema.names.count(name) > 1}
+    if twice:
+        raise RunError(f"{path}: it has columns twice ({', '.join(sorted(twice))[:200]}); lmexp didn't write it")
+
+
+def _check_figures(figures: Sequence[Figure], schema: Any, path: Path) -> None:
+    numbers = {column.name for column in schema if column.type in (COUNT, NUMBER)}
+    for figure in figures:
+        for name in (figure.numerator, figure.denominator, figure.counted):
+            if name is not None and name not in numbers:
+                raise RunError(
+                    f"{path}: it has no column of numbers {name[:80]}, of which its header makes the figure "
+                    f"{figure.name[:80]}; lmexp didn't write it"
+                )
 
 
 def read_bounded(opened: Any, path: Path) -> Any:
@@ -327,7 +362,9 @@ def _header(metadata: Mapping[bytes, bytes], path: Path) -> Header:
         raise RunError(f"{path}: its header is damaged ({error}); delete it, and evaluate again") from None
 
 
-def _typed(given: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+def _typed(given: Any, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ValueError(f"it has {repr(given)[:80]}, expected an object")
     if given.keys() != types.keys():
         raise ValueError(f"it has {', '.join(map(str, given))[:200]}; expected {', '.join(types)}")
     for name, kinds in types.items():
