@@ -301,7 +301,9 @@ def _header(metadata: Mapping[bytes, bytes], path: Path) -> Header:
         raise RunError(f"{path}: its header is damaged ({error}); delete it, and evaluate again") from None
 
 
-def _typed(given: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+def _typed(given: Any, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise TypeError(f"{repr(given)[:80]} is no object")
     if given.keys() != types.keys():
         raise ValueError(f"it has {', '.join(map(str, given))[:200]}; expected {', '.join(types)}")
     for name, kinds in types.items():

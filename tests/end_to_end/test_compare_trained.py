@@ -18,8 +18,9 @@ def test_sizes_differ_and_seeds_do_not(tmp_path: Path, monkeypatch: pytest.Monke
     write_corpus(tmp_path, 1500)
 
     def train(name: str, seed: int, *overrides: str) -> Path:
-        settings = (f"run.name={name}", f"seed={seed}", "data.test_fraction=0.1", "data.sequence_length=64", *overrides)
-        return lmexp.train(lmexp.compose([*TINY, *settings]), say=lambda _: None).path
+        settings = ("launcher.threads_per_process=1", "data.test_fraction=0.1", "data.sequence_length=64")
+        config = lmexp.compose([*TINY, *settings, f"run.name={name}", f"seed={seed}", *overrides])
+        return lmexp.train(config, say=lambda _: None).path
 
     for seed in (1, 2, 3):
         train("small", seed)
