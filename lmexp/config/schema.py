@@ -13,6 +13,7 @@ from lmexp.checks import at_least, not_empty, one_of
 from lmexp.data import config as data
 from lmexp.errors import ConfigError
 from lmexp.evaluation import config as evaluation
+from lmexp.evaluation.benchmarks import config as benchmarks
 from lmexp.launch import config as launch
 from lmexp.models import config as models
 from lmexp.optim import config as optim
@@ -75,6 +76,11 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "evaluation": {
         "perplexity": evaluation.PerplexityConfig,
         "baselines": evaluation.BaselinesConfig,
+        "calibration": evaluation.CalibrationConfig,
+        "selective": evaluation.SelectiveConfig,
+        "multiple_choice": benchmarks.MultipleChoiceConfig,
+        "minimal_pairs": benchmarks.MinimalPairsConfig,
+        "last_word": benchmarks.LastWordConfig,
         "custom": evaluation.CustomEvaluationConfig,
     },
     "launcher": {"local": launch.LocalLauncherConfig},
@@ -165,6 +171,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; expected a whole number from 0 to {2**32 - 1}")
+        for name, one in self.evaluation.items():
+            if one.weights == evaluation.EMA and self.trainer.ema_decay is None:
+                raise ConfigError(
+                    f"evaluation.{name}.weights=ema needs a moving average of the weights, which training doesn't "
+                    f"keep; set trainer.ema_decay=0.999, or evaluation.{name}.weights=raw"
+                )
         if isinstance(self.task, tasks.CustomTaskConfig):
             if isinstance(self.data, data.CorpusConfig) and self.tokenizer is None:
                 raise ConfigError(
@@ -243,6 +255,12 @@ class EvaluateConfig:
         at_least("seed", self.seed, 0)
         if not self.evaluation:
             raise ConfigError("evaluation is empty; choose some, e.g. evaluation=[perplexity,baselines]")
+        for name, one in self.evaluation.items():
+            if one.every_n_steps is not None:
+                raise ConfigError(
+                    f"evaluation.{name}.every_n_steps={one.every_n_steps} is for training, and lmexp evaluate looks at "
+                    f"one checkpoint; take it away, and name the checkpoint with weights=STEP"
+                )
 
 
 @dataclass(kw_only=True, slots=True)

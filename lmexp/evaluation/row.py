@@ -106,7 +106,7 @@ def write_summary(path: Path, rows: list[Row], *, checkpoint: str) -> None:
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
+    write_atomically(path, text.encode(errors="backslashreplace"))  # a lone surrogate as JSON writes it, \\udc80
 
 
 def read_summary(path: Path) -> Summary:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -28,6 +29,8 @@ from lmexp.reading import check_format, open_file, parse_object
 FORMAT = "lmexp.samples"
 VERSION = 1
 SAMPLES_PARQUET = "samples.parquet"
+STEP_PARQUET = re.compile(r"step-(\d{8,18})\.parquet", re.ASCII)
+"""Tables made during training."""
 
 MOST_BYTES = 1 << 33
 """Of a table in memory."""
@@ -95,6 +98,8 @@ class Figure:
     """The figure is exp of the ratio."""
     binary: bool = False
     """The numerator is 0 or 1, and there is no denominator."""
+    paired: bool = False
+    """The numerator is a difference between two models, or two ways to use one, on the same sample."""
     unit: str = ""
     higher_is_better: bool | None = None
     counted: str | None = None
@@ -212,6 +217,14 @@ def make_table(columns: Mapping[str, Sequence[Any] | NDArray[Any]], extra: Mappi
     return pa.Table.from_arrays(arrays, schema=_schema(types))
 
 
+def add_columns(table: Any, columns: Mapping[str, tuple[Any, Any]]) -> Any:
+    """The table with more columns: name -> type and values."""
+    for name, (dtype, values) in columns.items():
+        array = values if isinstance(values, pa.Array) else pa.array(values, dtype, from_pandas=False)
+        table = table.append_column(pa.field(name, dtype, nullable=False), array)
+    return table
+
+
 def lists_of(values: NDArray[Any], lengths: NDArray[np.int64]) -> Any:
     """A column of lists: consecutive pieces of values, of these lengths."""
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
@@ -230,6 +243,19 @@ def write_samples(path: Path, samples: Samples, *, owner: str = "") -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def step_table(step: int) -> str:
+    """The name of a table that was made during training: step-00000100.parquet."""
+    return f"step-{step:08d}.parquet"
+
+
+def cut_back_tables(folder: Path, step: int | None) -> None:
+    """Delete the tables of steps after this one (None: all) from evaluation/ before a run goes on from there."""
+    for path in folder.glob("*/step-*.parquet"):
+        found = STEP_PARQUET.fullmatch(path.name)
+        if found and (step is None or int(found[1]) > step):
+            path.unlink()
 
 
 def read_samples(path: Path) -> Samples:
@@ -320,7 +346,7 @@ KEY_TYPES: dict[str, tuple[type, ...]] = {"model": (str,), "task": (dict,), "set
 FIGURE_TYPES: dict[str, tuple[type, ...]] = {
     **{f.name: (str,) for f in fields(Figure)},
     **dict.fromkeys(("denominator", "counted"), (str, type(None))),
-    **dict.fromkeys(("exp", "binary"), (bool,)),
+    **dict.fromkeys(("exp", "binary", "paired"), (bool,)),
     "scale": (float, int),
     "higher_is_better": (bool, type(None)),
 }
