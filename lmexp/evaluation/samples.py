@@ -287,6 +287,8 @@ def read_samples(path: Path) -> Samples:
             _check_schema(opened.schema_arrow, path)
             _check_figures(header.figures, opened.schema_arrow, path)
             return Samples(header, read_bounded(opened, path))
+        except RunError:
+            raise
         except (OSError, ValueError, pa.ArrowException) as error:  # what pyarrow raises for damaged files
             reason = str(error).partition("\n")[0][:200]
             raise RunError(f"{path}: not a samples table ({reason}); delete it, and evaluate again") from None
@@ -297,6 +299,8 @@ def read_header(path: Path) -> Header:
     with open_file(path, RunError) as file:
         try:
             return _header(pq.read_schema(file).metadata or {}, path)
+        except RunError:
+            raise
         except (OSError, ValueError, pa.ArrowException) as error:
             reason = str(error).partition("\n")[0][:200]
             raise RunError(f"{path}: not a samples table ({reason}); delete it, and evaluate again") from None

@@ -94,6 +94,11 @@ def rows(
     return concluded(found, declared or Declared())
 
 
+def differences(reference: Samples, other: Samples) -> list[Difference]:
+    """B minus A, each test by itself: without what is concluded from all of them, which takes 0.2 seconds."""
+    return compare_figures(matched([reference], [other]), sides=("A", "B"), seed=0)
+
+
 def write_run(folder: Path, *tables: Samples, config: dict[str, Any] | None = None, **facts: Any) -> Path:
     """A run folder with as much as a comparison needs: run.json, and the tables of its evaluations."""
     folder.mkdir(parents=True)
@@ -105,7 +110,7 @@ def write_run(folder: Path, *tables: Samples, config: dict[str, Any] | None = No
         "name": folder.parent.name,
         "created": "2026-01-01T00:00:00+00:00",
         "lmexp": "0.1.0",
-        "cwd": str(folder.parent),
+        "cwd": str(folder.parent.absolute()),
         "overrides": [],
         "plugins": [],
         "wandb_id": "abc",

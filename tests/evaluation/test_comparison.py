@@ -14,7 +14,7 @@ from lmexp.errors import ConfigError, RunError
 from lmexp.evaluation.comparison import Difference
 from lmexp.evaluation.conclusions import Declared, words
 from lmexp.evaluation.samples import Figure, Samples
-from tests.evaluation.tables import ACC, NATS, PERPLEXITY, matched, rows, samples
+from tests.evaluation.tables import ACC, NATS, PERPLEXITY, differences, matched, rows, samples
 
 N = 1000
 MEAN = Figure(name="f1", definition="mean F1", numerator="score", higher_is_better=True)
@@ -30,7 +30,8 @@ def paired_scores(seed: int, *, gain: float) -> tuple[Any, Any]:
 
 
 def share_found(gain: float, n_seeds: int) -> float:
-    return float(np.mean([rows(*map(samples, paired_scores(s, gain=gain)))[0].p_value < 0.05 for s in range(n_seeds)]))  # type: ignore[operator]
+    found = [differences(*map(samples, paired_scores(seed, gain=gain)))[0].p_value for seed in range(n_seeds)]
+    return float(np.mean(np.array(found, np.float64) < 0.05))
 
 
 def test_a_planted_difference_of_4_points_is_found_as_often_as_the_paired_design_promises() -> None:
@@ -47,14 +48,14 @@ def test_a_planted_null_is_rejected_in_5_percent_or_fewer() -> None:
 
 def test_the_smallest_detectable_difference_is_found_4_times_out_of_5() -> None:
     generator = np.random.default_rng(1)
-    found, sizes = [], []
-    for _ in range(300):
-        a, noise = generator.random(200), generator.normal(0, 1, 200)
-        row = rows(samples(a, figures=[MEAN]), samples(a + noise, figures=[MEAN]))[0]
-        sizes.append(row.detectable)
-    for _ in range(300):
-        a, noise = generator.random(200), generator.normal(np.mean(sizes), 1, 200)
-        found.append(rows(samples(a, figures=[MEAN]), samples(a + noise, figures=[MEAN]))[0].verdict == "better")
+
+    def compared(gain: float) -> Difference:
+        a = generator.random(200)
+        b = a + generator.normal(gain, 1, 200)
+        return differences(samples(a, figures=[MEAN]), samples(b, figures=[MEAN]))[0]
+
+    size = float(np.mean([compared(0).detectable or 0 for _ in range(100)]))
+    found = [(compared(size).p_value or 0) < 0.05 for _ in range(400)]
     assert np.mean(found) == pytest.approx(0.8, abs=0.06)
 
 
