@@ -25,7 +25,9 @@ LOGS_DIR = "logs"
 EVALUATION_DIR = "evaluation"
 SUMMARY_JSON = "summary.json"
 GENERATED_JSON = "generated.json"
+SAMPLES_PARQUET = "samples.parquet"
 REPORT_HTML = "report.html"
+REPORT_JSON = "report.json"
 DATA_CARD_JSON = "data_card.json"
 DATA_CARD_HTML = "data_card.html"
 WANDB_DIR = "wandb"
@@ -42,6 +44,7 @@ RUN_FILES = (
     TOKENIZER_JSON,
     LOCK,
     REPORT_HTML,
+    REPORT_JSON,
 )
 RUN_FOLDERS = (CHECKPOINTS_DIR, LOGS_DIR, EVALUATION_DIR, WANDB_DIR)
 """What a run folder holds of ours."""

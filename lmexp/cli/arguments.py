@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import NoReturn
 
 from lmexp.cli.main import LmexpUsageError
@@ -20,11 +19,3 @@ class Parser(argparse.ArgumentParser):
         if unknown.startswith("-p"):
             hint = "; -p stands before the command: lmexp -p my_pkg train ..."
         raise LmexpUsageError(f"{self.prog}: {message}{hint}; `{self.prog} --help` lists the options")
-
-
-def parse_path(command: str, description: str, argv: list[str]) -> Path:
-    """The one run folder that is named."""
-    parser = Parser(prog=f"lmexp {command}", description=description)
-    parser.add_argument("run", type=Path, help="folder of the run, as `lmexp runs` shows it")
-    path: Path = parser.parse_args(argv).run
-    return path

@@ -13,6 +13,7 @@ from lmexp.checks import at_least, not_empty, one_of
 from lmexp.data import config as data
 from lmexp.errors import ConfigError
 from lmexp.evaluation import config as evaluation
+from lmexp.evaluation.benchmarks import config as benchmarks
 from lmexp.launch import config as launch
 from lmexp.models import config as models
 from lmexp.optim import config as optim
@@ -75,6 +76,11 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "evaluation": {
         "perplexity": evaluation.PerplexityConfig,
         "baselines": evaluation.BaselinesConfig,
+        "calibration": evaluation.CalibrationConfig,
+        "selective": evaluation.SelectiveConfig,
+        "multiple_choice": benchmarks.MultipleChoiceConfig,
+        "minimal_pairs": benchmarks.MinimalPairsConfig,
+        "last_word": benchmarks.LastWordConfig,
         "custom": evaluation.CustomEvaluationConfig,
     },
     "launcher": {"local": launch.LocalLauncherConfig},

@@ -81,6 +81,13 @@ class EvaluationContext:
     """What of the config may change a score: precision, device, ... JSON types."""
     samples: dict[str, Samples] = field(default_factory=dict)
     """Tables of the evaluations that ran before, by name, for later ones to derive figures from."""
+    again: dict[str, Callable[[EvaluationContext, int, int], Samples]] = field(default_factory=dict)
+    """Of those that ran before, by name: makes the table of their first n samples anew, in batches of another size."""
+    items: dict[str, str] | None = None
+    """Where a run evaluates itself: digest of what each evaluation of files asked when the run began. None where
+    somebody asks now, to whom what is wrong is said as an error."""
+    own_files: bool = True
+    """Whether files that the config names may be read: not where a run was made elsewhere or by somebody else."""
     step: int | None = None
     """During training, the optimizer steps done: the table is of this step. None where a checkpoint is evaluated."""
     ema: Callable[[], AbstractContextManager[str]] | None = None
@@ -109,14 +116,30 @@ class EvaluationContext:
         """
         return choose_split(self.cache, wanted)
 
-    def targets(self, split: str, max_tokens: int | None = None) -> Targets:
-        """The tokens of a split to score: all, or the first max_tokens."""
-        from lmexp.evaluation.targets import Targets
+    def targets(
+        self,
+        split: str,
+        *,
+        windows: str | None = None,
+        sequence_length: int | None = None,
+        stride: int | None = None,
+        max_tokens: int | None = None,
+        score_eos: bool = True,
+    ) -> Targets:
+        """The tokens of a split to score. windows: stream or documents; None, as that of the length, is the model's."""
+        from lmexp.evaluation.targets import Showing, Targets
 
         assert self.cache is not None
-        return Targets(
-            self.cache, split, windows=self.windows, sequence_length=self.sequence_length, max_tokens=max_tokens
+        if windows == "documents":
+            windows = "padded" if self.windows == "stream" else self.windows
+        showing = Showing(
+            windows=windows or self.windows,
+            sequence_length=sequence_length or self.sequence_length,
+            stride=stride,
+            max_tokens=max_tokens,
+            score_eos=score_eos,
         )
+        return Targets(self.cache, split, showing)
 
 
 def choose_split(cache: TokenCache | None, wanted: str) -> tuple[str, TokenSplit]:

@@ -8,7 +8,7 @@ a ratio of sums, or exp of one       bootstrap over clusters (Efron and Tibshira
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,17 @@ from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import Figure, Samples
 from lmexp.evaluation.statistics.bootstrap import N_RESAMPLES, percentile_interval, resample_sums
 from lmexp.evaluation.statistics.intervals import Interval, clustered_mean, wilson
+from lmexp.evaluation.token_plots import with_plots
 
 Floats = NDArray[np.float64]
 
-EMPTY = {"n_bytes": "the scored tokens cover no bytes", "n_tokens": "no token was scored"}
+MOST_SLICES = 100
+
+EMPTY = {
+    "n_bytes": "the scored tokens cover no bytes",
+    "n_tokens": "no token was scored",
+    "n_words": "the scored tokens begin no word",
+}
 """Denominator -> what it means when it is 0."""
 
 
@@ -34,7 +41,29 @@ class Sums:
 
 def rows_of(samples: Samples, *, seed: int) -> list[Row]:
     """A row for each figure that the table's header names."""
-    return [row_of(figure, samples, seed=seed) for figure in samples.header.figures]
+    rows = [row_of(figure, samples, seed=seed) for figure in samples.header.figures]
+    return with_plots(rows, samples, seed=seed)
+
+
+def rows_by_slice(samples: Samples, *, seed: int) -> list[Row]:
+    """A row for the main figure in each slice, such as blimp/acc[adjunct_island]; none where there is one slice only.
+
+    Of more than MOST_SLICES the first by name; the last row says how many were left out.
+    """
+    column = np.array(samples.values("slice"), dtype=object)
+    names = sorted(set(column))
+    if len(names) < 2:
+        return []
+    figure, rows = samples.header.figures[0], []
+    for name in names[:MOST_SLICES]:
+        row = row_of(figure, samples.where(column == name), seed=seed)
+        definition = f"{row.definition}; only {name}"
+        rows.append(replace(row, name=f"{row.name}[{name}]", definition=definition))
+    if len(names) > MOST_SLICES:
+        header = samples.header
+        why = f"{len(names) - MOST_SLICES:,} more of {len(names):,} slices; samples.parquet has them"
+        rows.append(not_measured(f"{header.name}/{figure.name}[...]", header.split, figure.definition, why))
+    return rows
 
 
 def row_of(figure: Figure, samples: Samples, *, seed: int) -> Row:
@@ -59,7 +88,7 @@ def row_of(figure: Figure, samples: Samples, *, seed: int) -> Row:
         n=_n(figure, samples),
         n_clusters=int(samples.clusters().max()) + 1,
         unit=figure.unit,
-        method=method,
+        method=f"paired {method}" if figure.paired and interval.low is not None else method,
         higher_is_better=figure.higher_is_better,
     )
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from lmexp.errors import RunError
+from lmexp.evaluation.plot import Plot, check, is_number, plot_from
 from lmexp.files import write_atomically
 from lmexp.reading import read_format
 
 FORMAT = "lmexp.evaluation"
-VERSION = 1
+VERSION = 2
 MEASURED = "measured"
+ESTIMATED = "estimated"
+NOT_MEASURED = "not measured: "
+ASPECTS = ("accuracy", "robustness", "generalization", "efficiency", "interpretability", "safety", "cost")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,19 +47,42 @@ class Row:
     method: str = ""
     """How the interval was made."""
     status: str = MEASURED
-    """measured, or "not measured: why"."""
+    """measured; estimated, where it follows from a model of what was not measured; or "not measured: why"."""
     higher_is_better: bool | None = None
     """Which direction is better; None where neither is."""
+    aspect: str = "accuracy"
+    """Which question it answers: one of ASPECTS."""
+    plot: Plot | None = None
+    """What is drawn of it."""
+
+    def __post_init__(self) -> None:
+        """ValueError where it says what no row says."""
+        if self.aspect not in ASPECTS:
+            raise ValueError(f"row {self.name}: aspect is {self.aspect!r}; expected one of {', '.join(ASPECTS)}")
+        if self.status not in (MEASURED, ESTIMATED) and not self.status.startswith(NOT_MEASURED):
+            raise ValueError(
+                f"row {self.name}: status is {self.status!r}; expected {MEASURED}, {ESTIMATED} or '{NOT_MEASURED}why'"
+            )
 
     @property
     def measured(self) -> bool:
-        """Whether there is an estimate."""
-        return self.status == MEASURED
+        """Whether there is an estimate, measured as such or estimated."""
+        return self.status in (MEASURED, ESTIMATED)
+
+    @property
+    def evaluation(self) -> str:
+        """The evaluation that made it."""
+        return self.name.partition("/")[0]
+
+    @property
+    def definition_hash(self) -> str:
+        """12 hex digits of the definition's SHA-256. Figures may be compared only where it is equal."""
+        return hashlib.sha256(self.definition.encode("utf-8", errors="surrogatepass")).hexdigest()[:12]
 
 
-def not_measured(name: str, split: str, definition: str, why: str, *, unit: str = "") -> Row:
+def not_measured(name: str, split: str, definition: str, why: str, *, unit: str = "", aspect: str = "accuracy") -> Row:
     """A row that says why there is no figure."""
-    return Row(name=name, split=split, definition=definition, unit=unit, status=f"not measured: {why}")
+    return Row(name=name, split=split, definition=definition, unit=unit, aspect=aspect, status=f"{NOT_MEASURED}{why}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -76,11 +102,11 @@ def write_summary(path: Path, rows: list[Row], *, checkpoint: str) -> None:
         "format": FORMAT,
         "version": VERSION,
         "checkpoint": checkpoint,
-        "rows": [asdict(row) for row in rows],
+        "rows": [row_json(row) for row in rows],
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
+    write_atomically(path, text.encode(errors="backslashreplace"))  # a lone surrogate as JSON writes it, \\udc80
 
 
 def read_summary(path: Path) -> Summary:
@@ -96,21 +122,9 @@ def read_summary(path: Path) -> Summary:
         raise RunError(f"{path} is damaged ({error}); run lmexp evaluate to make it anew") from None
 
 
-def text_table(rows: list[Row], *, title: str | None = None) -> Table:
-    """The rows as a table for the terminal."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("figure")
-    table.add_column("split")
-    for heading in ("estimate", "95% interval", "n", "clusters"):
-        table.add_column(heading, justify="right")
-    table.add_column("unit")
-    for row in rows:
-        if row.measured:
-            counts = (f"{row.n:,}", f"{row.n_clusters:,}")
-            table.add_row(row.name, row.split, figure(row.estimate), interval_text(row), *counts, row.unit)
-        else:
-            table.add_row(row.name, row.split, row.status, style="dim")
-    return table
+def row_json(row: Row) -> dict[str, Any]:
+    """The row as plain data, with the hash of its definition."""
+    return {**asdict(row), "definition_hash": row.definition_hash}
 
 
 def figure(value: float | None) -> str:
@@ -134,20 +148,28 @@ def interval_text(row: Row) -> str:
     return f"{figure(row.low)} to {figure(row.high)}"
 
 
-def _row_from(entry: dict[str, Any]) -> Row:
-    unknown = set(entry) - {field.name for field in fields(Row)}
+def _row_from(entry: Any) -> Row:
+    if not isinstance(entry, dict):
+        raise ValueError(f"a row is {repr(entry)[:80]}; expected an object")
+    unknown = set(entry) - {field.name for field in fields(Row)} - {"definition_hash"}
     if unknown:
-        raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
-    row = Row(**entry)
+        raise ValueError(f"unknown keys {', '.join(sorted(unknown))[:200]}")
     for name, kinds in ROW_TYPES.items():
-        if not isinstance(getattr(row, name), kinds):
-            raise ValueError(f"{name} is {repr(getattr(row, name))[:80]}")
+        if name in entry and (not isinstance(entry[name], kinds) or (type(entry[name]) is bool and bool not in kinds)):
+            raise ValueError(f"{name} is {repr(entry[name])[:80]}")
+    values = {name: value for name, value in entry.items() if name != "definition_hash"}
+    if values.get("plot") is not None:
+        values["plot"] = plot_from(values["plot"])
+    row = Row(**values)
     _check_finite(row)
+    found = entry.get("definition_hash", row.definition_hash)
+    if found != row.definition_hash:
+        raise ValueError(f"row {row.name[:80]}: the hash of its definition is {row.definition_hash}, not {found}")
     return row
 
 
 ROW_TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("name", "split", "definition", "unit", "method", "status"), (str,)),
+    **dict.fromkeys(("name", "split", "definition", "unit", "method", "status", "aspect", "definition_hash"), (str,)),
     **dict.fromkeys(("estimate", "low", "high"), (float, int, type(None))),
     **dict.fromkeys(("n", "n_clusters"), (int,)),
     "higher_is_better": (bool, type(None)),
@@ -157,8 +179,10 @@ ROW_TYPES: dict[str, tuple[type, ...]] = {
 def _check_finite(row: Row) -> None:
     for name in ("estimate", "low", "high"):
         value = getattr(row, name)
-        if value is not None and not math.isfinite(value):
+        if value is not None and not is_number(value):
             raise ValueError(
-                f"row {row.name}: {name} is {value}; expected a finite number; "
+                f"row {row.name}: {name} is {repr(value)[:80]}; expected a finite number; "
                 f"use not_measured(...) to say why there is none"
             )
+    if row.plot is not None:
+        check(row.plot)

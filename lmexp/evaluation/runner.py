@@ -15,7 +15,8 @@ from lmexp.evaluation.samples import Samples
 
 @runtime_checkable
 class Evaluation(Protocol):
-    """What an EvaluationConfig builds. With `runs_last = True` it reads the results of the others."""
+    """What an EvaluationConfig builds. With `runs_last = True` it reads the results of the others. With check(name) it
+    says what is wrong with its files before anything is scored."""
 
     def run(self, context: EvaluationContext) -> list[Row]:
         """Rows of the report card, the same on every process. All processes call this together."""
@@ -31,6 +32,9 @@ def run_evaluations(configs: dict[str, EvaluationConfig], context: EvaluationCon
                 f"evaluation.{name}.weights=ema: the run keeps no moving average of its weights; take "
                 f"evaluation.{name}.weights=raw, or train with trainer.ema_decay=0.999"
             )
+    for name, evaluation in evaluations.items() if context.items is None else ():
+        if hasattr(evaluation, "check"):
+            evaluation.check(name)
     rows: dict[str, list[Row]] = {}
     tables: dict[str, dict[str, Samples]] = {RAW: context.samples, EMA: {}}
     with evaluation_mode(context.model):

@@ -98,6 +98,8 @@ class Figure:
     """The figure is exp of the ratio."""
     binary: bool = False
     """The numerator is 0 or 1, and there is no denominator."""
+    paired: bool = False
+    """The numerator is a difference between two models, or two ways to use one, on the same sample."""
     unit: str = ""
     higher_is_better: bool | None = None
     counted: str | None = None
@@ -215,6 +217,14 @@ def make_table(columns: Mapping[str, Sequence[Any] | NDArray[Any]], extra: Mappi
     return pa.Table.from_arrays(arrays, schema=_schema(types))
 
 
+def add_columns(table: Any, columns: Mapping[str, tuple[Any, Any]]) -> Any:
+    """The table with more columns: name -> type and values."""
+    for name, (dtype, values) in columns.items():
+        array = values if isinstance(values, pa.Array) else pa.array(values, dtype, from_pandas=False)
+        table = table.append_column(pa.field(name, dtype, nullable=False), array)
+    return table
+
+
 def lists_of(values: NDArray[Any], lengths: NDArray[np.int64]) -> Any:
     """A column of lists: consecutive pieces of values, of these lengths."""
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
@@ -330,7 +340,7 @@ KEY_TYPES: dict[str, tuple[type, ...]] = {"model": (str,), "task": (dict,), "set
 FIGURE_TYPES: dict[str, tuple[type, ...]] = {
     **{f.name: (str,) for f in fields(Figure)},
     **dict.fromkeys(("denominator", "counted"), (str, type(None))),
-    **dict.fromkeys(("exp", "binary"), (bool,)),
+    **dict.fromkeys(("exp", "binary", "paired"), (bool,)),
     "scale": (float, int),
     "higher_is_better": (bool, type(None)),
 }

@@ -11,7 +11,8 @@ from lmexp.errors import DataError
 from lmexp.files import write_atomically
 from lmexp.paths import DATA_CARD_HTML, DATA_CARD_JSON
 from lmexp.reading import read_object
-from lmexp.reports.charts import histogram, number_text
+from lmexp.reports.charts.histogram import histogram
+from lmexp.reports.charts.scales import number_text
 from lmexp.reports.frame import framed
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from lmexp.config.freeze import VERSION as RUN_VERSION
 from lmexp.errors import LmexpError, RunError
 from lmexp.evaluation.row import Summary, read_summary
 from lmexp.reading import check_folder, check_format, read_bytes, read_object
+from lmexp.reports.examples import Chosen
 from lmexp.runs.folder import State, read_state, state_now
 from lmexp.tracking.rows import read_rows
 
@@ -33,6 +34,9 @@ class RunFiles:
     timings: list[JsonObject] = field(default_factory=list)
     summary: Summary | None = None
     samples: list[JsonObject] = field(default_factory=list)
+    """Generated text."""
+    examples: dict[str, Chosen] = field(default_factory=dict)
+    """Evaluation -> its best and its worst samples."""
     config: str = ""
     receipt: JsonObject = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)

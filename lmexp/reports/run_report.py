@@ -1,4 +1,4 @@
-"""report.html of a run: one self-contained page, which needs no network and no scripts.
+"""report.html of a run: one self-contained page, which needs no network and no scripts; and report.json beside it.
 
 It reads the files of the run folder only, so it can be made of any run at any time.
 """
@@ -17,10 +17,11 @@ from typing import Any
 from lmexp import paths
 from lmexp.evaluation.row import Row, figure, interval_text
 from lmexp.files import write_atomically
-from lmexp.reports.charts import Bar, Series, interval_chart, line_chart
+from lmexp.reports import examples, figures
+from lmexp.reports.card import Card, as_json, card_of
+from lmexp.reports.charts.lines import Line, line_chart
 from lmexp.reports.frame import framed
 from lmexp.reports.run_files import JsonObject, RunFiles, numeric_keys, points, read_run
-from lmexp.reports.verdict import verdict
 
 STATE_TONES = {"done": "good", "failed": "bad", "killed": "bad"}
 CURVES = {
@@ -45,46 +46,44 @@ FACTS = {
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write run_dir/report.html and return its path. RunError if run_dir is no run folder."""
-    path = run_dir / paths.REPORT_HTML
-    html = page(read_run(run_dir), run_dir.name)
-    write_atomically(path, html.encode(errors="backslashreplace"))  # file names that aren't UTF-8
-    return path
+    """Write report.html and report.json in run_dir; the path of the page. RunError if run_dir is no run folder."""
+    files = read_run(run_dir)
+    card = card_of(files, run_dir.name)
+    body = json.dumps(as_json(card), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    for name, text in ((paths.REPORT_JSON, body), (paths.REPORT_HTML, page(files, card))):
+        # file names that aren't UTF-8 end as \\udcff, which is how JSON writes them too
+        write_atomically(run_dir / name, text.encode(errors="backslashreplace"))
+    return run_dir / paths.REPORT_HTML
 
 
-def page(files: RunFiles, name: str) -> str:
+def page(files: RunFiles, card: Card) -> str:
     """The whole page as HTML. All text of the run is escaped."""
-    rows = files.summary.rows if files.summary else []
     sections = [
-        _head(files, name, rows),
-        _section("Figures", _figures(files, rows)),
+        _head(files, card),
+        _section("Figures", figures.section(card)),
+        _section("Best and worst samples", examples.section(files.examples)) if files.examples else "",
         _section("Curves", _curves(files)),
         _section("Generated text", _samples(files)),
         _section("Config", _config(files)),
         _section("Receipt", _receipt(files)),
     ]
-    title = escape(f"{_title(files, name)} · lmexp")
-    return framed(title, sections, "Made by lmexp from the files of this run folder. Intervals are 95%.")
+    title = escape(f"{card.name} · lmexp")
+    footer = "Made by lmexp from the files of this run folder. Intervals are 95%."
+    return framed(title, [section for section in sections if section], footer)
 
 
-def _title(files: RunFiles, name: str) -> str:
-    return str(files.run.get("name") or files.run.get("experiment") or name)
-
-
-def _head(files: RunFiles, name: str, rows: list[Row]) -> str:
-    found = verdict(rows, files.state_now)
-    tone = STATE_TONES.get(files.state_now, "")
+def _head(files: RunFiles, card: Card) -> str:
+    tone = STATE_TONES.get(card.state, "")
     message = files.state.message if files.state else files.missing.get("state", "")
     created, updated = files.run.get("created"), files.state.updated if files.state else None
     times = [f"{what} {_time(when)}" for what, when in (("created", created), ("last change", updated)) if when]
     parts = [
-        f'<div class="head"><h1>{escape(_title(files, name))}</h1>'
-        f'<span class="state {tone}">{escape(files.state_now)}</span></div>',
-        f'<p class="run-id">{escape(str(files.run.get("run_id") or name))}</p>',
+        f'<div class="head"><h1>{escape(card.name)}</h1><span class="state {tone}">{escape(card.state)}</span></div>',
+        f'<p class="run-id">{escape(card.run_id)}</p>',
         f'<p class="soft small">{escape(" · ".join(times))}</p>' if times else "",
         f'<p class="soft">{escape(message)}</p>' if message else "",
-        f'<p class="verdict {found.tone}">{escape(found.text)}</p>',
-        _facts(files, rows),
+        f'<p class="verdict {card.verdict.tone}">{escape(card.verdict.text)}</p>',
+        _facts(files, card.rows),
     ]
     return "<header>\n" + "\n".join(part for part in parts if part) + "\n</header>"
 
@@ -124,68 +123,8 @@ def _facts(files: RunFiles, rows: list[Row]) -> str:
     return f'<dl class="facts">{"".join(cells)}</dl>' if facts else ""
 
 
-def _figures(files: RunFiles, rows: list[Row]) -> str:
-    if not rows:
-        return _missing("No figures", files.missing.get("evaluation", "no evaluation was asked for"))
-    head = "".join(
-        f'<th scope="col"{kind}>{label}</th>'
-        for label, kind in (
-            ("figure", ""),
-            ("split", ""),
-            ("estimate", ' class="number"'),
-            ("95% interval", ' class="number"'),
-            ("n", ' class="number"'),
-            ("clusters", ' class="number"'),
-        )
-    )
-    checkpoint = files.summary.checkpoint if files.summary else ""
-    caption = f'<p class="soft small">Checkpoint: {escape(checkpoint)}</p>' if checkpoint else ""
-    definitions = "".join(f"<dt>{escape(row.name)}</dt><dd>{escape(_definition(row))}</dd>" for row in rows)
-    details = f'<details><summary>Definitions and methods</summary><dl class="pairs">{definitions}</dl></details>'
-    body = "\n".join(_figure_row(row) for row in rows)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
-    return f'{_baseline_chart(rows)}<div class="wide" tabindex="0">{table}</div>{caption}{details}'
-
-
-def _figure_row(row: Row) -> str:
-    name = escape(row.name).replace("/", "/<wbr>").replace("_", "_<wbr>")
-    first = f'<th scope="row">{name}</th><td>{escape(row.split)}</td>'
-    if not row.measured:
-        return f'<tr>{first}<td colspan="4" class="soft">{escape(row.status)}</td></tr>'
-    unit = f'<span class="small">{escape(row.unit)}</span>' if row.unit else ""
-    return (
-        f'<tr>{first}<td class="number">{figure(row.estimate)}{unit}</td>'
-        f'<td class="number">{interval_text(row)}</td>'
-        f'<td class="number">{row.n:,}</td><td class="number">{row.n_clusters:,}</td></tr>'
-    )
-
-
-def _definition(row: Row) -> str:
-    better = {True: "higher is better", False: "lower is better", None: ""}[row.higher_is_better]
-    return ". ".join(part for part in (row.definition, row.method, better) if part)
-
-
-def _baseline_chart(rows: list[Row]) -> str:
-    """The model beside the baselines, where there are any."""
-    labels = {
-        "perplexity/bits_per_byte": "this model",
-        "baselines/bigram_bits_per_byte": "bigram",
-        "baselines/unigram_bits_per_byte": "unigram",
-    }
-    by_name = {row.name: row for row in rows if row.measured}
-    bars = [
-        Bar(label, row.estimate, row.low, row.high)
-        for name, label in labels.items()
-        if (row := by_name.get(name)) and row.estimate is not None
-    ]
-    if len(bars) < 2:
-        return ""
-    chart = interval_chart("Bits per byte", bars, x_label="bits per byte, lower is better")
-    return f'<figure class="baselines"><figcaption>Against the baselines</figcaption>{chart}</figure>'
-
-
 def _curves(files: RunFiles) -> str:
-    panels: dict[str, list[Series]] = {name: [] for name in CURVES}
+    panels: dict[str, list[Line]] = {name: [] for name in CURVES}
     for rows, keys in (
         (files.metrics, numeric_keys(files.metrics)),
         (files.timings, ["tokens_per_second"]),
@@ -194,7 +133,7 @@ def _curves(files: RunFiles) -> str:
             group, _, name = key.rpartition("/")
             found = points(rows, key)
             if name not in NOT_CURVES and any(math.isfinite(value) for _, value in found):
-                panels.setdefault(name, []).append(Series(group or name, found, COLOURS.get(group, 1)))
+                panels.setdefault(name, []).append(Line(group or name, found, COLOURS.get(group, 1)))
     shown = {name: series for name, series in panels.items() if series}
     if not shown:
         why = files.missing.get("metrics") or "nothing has been logged"
@@ -205,13 +144,13 @@ def _curves(files: RunFiles) -> str:
     return f'<div class="charts">{"".join(charts)}</div>{note}'
 
 
-def _curve(name: str, series: list[Series]) -> str:
+def _curve(name: str, lines: list[Line]) -> str:
     title, unit = CURVES.get(name, (name, ""))
     try:
-        chart = line_chart(title, series)
+        chart = line_chart(title, lines)
     except ArithmeticError:
         return _missing(f"{name} can't be drawn", "its figures are too large")
-    only = series[0].label if len(series) == 1 and series[0].label not in (name, "train") else ""
+    only = lines[0].label if len(lines) == 1 and lines[0].label not in (name, "train") else ""
     caption = ", ".join(filter(None, (title, only, unit)))
     return f"<figure><figcaption>{escape(caption)}</figcaption>{chart}</figure>"
 

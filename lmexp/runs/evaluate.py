@@ -16,6 +16,7 @@ from lmexp.evaluation.row import Row, write_summary
 from lmexp.evaluation.runner import run_evaluations
 from lmexp.files import write_atomically
 from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, GENERATED_JSON, SUMMARY_JSON
+from lmexp.reports.terminal import as_text
 from lmexp.runs.data import reopen_data
 from lmexp.runs.data_progress import Lines
 from lmexp.runs.load import LoadedModel, load
@@ -81,18 +82,6 @@ def choose_device(settings: HardwareConfig, ranks: Ranks) -> torch.device:
     device = torch.device("cuda", index)
     torch.cuda.set_device(device)
     return device
-
-
-def as_text(rows: list[Row]) -> str:
-    """A table for the terminal."""
-    from rich.console import Console
-
-    from lmexp.evaluation.row import text_table
-
-    console = Console(width=120, force_terminal=False, no_color=True)
-    with console.capture() as captured:
-        console.print(text_table(rows))
-    return captured.get().rstrip()
 
 
 def _context(

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 from lmexp import __version__
 from lmexp.config.freeze import RunRecord, read_body, read_record, write_config_yaml
 from lmexp.errors import Stopped
-from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, LOGS_DIR, LOSSES_F64, RECEIPT_JSON, STATE_JSON, WANDB_DIR
+from lmexp.paths import (
+    CHECKPOINTS_DIR,
+    EVALUATION_DIR,
+    LOGS_DIR,
+    LOSSES_F64,
+    RECEIPT_JSON,
+    SAMPLES_PARQUET,
+    STATE_JSON,
+    WANDB_DIR,
+)
 from lmexp.redaction import redact_text
 from lmexp.runs import folder
 from lmexp.runs.data import describe as describe_data
@@ -90,11 +99,14 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
             _write_state(run_dir, ranks, "running", phase="evaluating")
         if ranks.is_first:  # also where a run goes on that had only its evaluation left: its receipt is new
             add_losses(run_dir / RECEIPT_JSON, losses_digest(run_dir / LOSSES_F64))
+        from lmexp.reports.charts.plots import page_of
         from lmexp.runs.evaluate import evaluate_after_training
 
         rows = evaluate_after_training(run_dir, record.config, cache, ranks, say)
         if tracker is not None:
             tracker.summary({f"{r.split}/{r.name}": r.estimate for r in rows if r.estimate is not None})
+            samples = {path.parent.name: path for path in (run_dir / EVALUATION_DIR).glob(f"*/{SAMPLES_PARQUET}")}
+            tracker.evaluation(rows, draw=page_of, samples=samples)
         _leave_if_asked(stop)
         exit_code = 0
     finally:

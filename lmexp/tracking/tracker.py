@@ -9,12 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lmexp.paths import DISCARDED_JSONL, LOSSES_F64, METRICS_JSONL, TIMINGS_JSONL
 from lmexp.redaction import redact_text
 from lmexp.tracking.losses import LossFile, cut_back_losses
 from lmexp.tracking.rows import Number, RowFile, cut_back
+
+if TYPE_CHECKING:
+    from lmexp.evaluation.plot import Plot
+    from lmexp.evaluation.row import Row
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,10 @@ class Mirror(Protocol):
 
     def summary(self, values: Mapping[str, Number | str]) -> None:
         """Show figures of the run as a whole."""
+
+    def evaluation(self, rows: Sequence[Row], *, draw: Callable[[Plot], str], samples: Mapping[str, Path]) -> None:
+        """Show the rows of the report card, their plots (draw makes an HTML page of one) and the tables of samples of
+        the evaluations."""
 
     def close(self, exit_code: int) -> None:
         """Show that the run ended; returns within a deadline of the mirror's own."""
@@ -59,6 +67,10 @@ class Tracker:
     def summary(self, values: Mapping[str, Number | str]) -> None:
         """Show figures of the whole run in the mirror. Keep them in a file of your own: no row holds them."""
         self._tell_mirror(lambda mirror: mirror.summary(values))
+
+    def evaluation(self, rows: Sequence[Row], *, draw: Callable[[Plot], str], samples: Mapping[str, Path]) -> None:
+        """Show what an evaluation found in the mirror; evaluation/ holds it. samples: evaluation -> its table."""
+        self._tell_mirror(lambda mirror: mirror.evaluation(rows, draw=draw, samples=samples))
 
     def sync(self) -> None:
         """Return when all rows so far would survive a power cut; call it before publishing a checkpoint."""

@@ -4,6 +4,10 @@ wandb always runs offline here, so no call of ours waits for a network. A resume
 W&B id in a further folder RUN/wandb/offline-run-*. Rows carry our own `step`, the x axis of all charts; W&B's
 internal counter only ever grows, so rows that are logged again after a resume are not dropped.
 
+What an evaluation found: estimates, intervals and counts in the run's summary, the rows as a table, each plot as it is
+in the report and, where W&B has such a chart, as one that overlays runs; the tables of samples as an artifact. wandb
+copies the files of artifacts to RUN/wandb/data.
+
 Where the user is logged in and logger.sync is auto, `lmexp.tracking.upload` sends the files on meanwhile.
 """
 
@@ -16,19 +20,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lmexp.paths import LOGS_DIR, PACKAGE_DIR, WANDB_DIR
 from lmexp.redaction import redact
-from lmexp.tracking import upload
+from lmexp.tracking import card, upload
 from lmexp.tracking.config import WandbLoggerConfig
 from lmexp.tracking.rows import Number
+
+if TYPE_CHECKING:
+    from lmexp.evaluation.plot import Plot
+    from lmexp.evaluation.row import Row
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +85,7 @@ class WandbMirror:
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         self.fragment = Path(self._run.settings.sync_file)
+        self._step: dict[str, int] = {}
         self._error: Exception | None = None
         self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="wandb-mirror", daemon=True)
@@ -90,11 +99,16 @@ class WandbMirror:
 
     def row(self, step: int, values: Mapping[str, Number]) -> None:
         """One row of the run's history. Raises what an earlier call ran into, if anything."""
+        self._step = {"step": step}
         self._call(partial(self._run.log, {"step": step, **values}))
 
     def summary(self, values: Mapping[str, Number | str]) -> None:
         """Figures of the run as a whole."""
         self._call(partial(self._run.summary.update, dict(values)))
+
+    def evaluation(self, rows: Sequence[Row], *, draw: Callable[[Plot], str], samples: Mapping[str, Path]) -> None:
+        """Rows of the report card, their plots and the tables of samples."""
+        self._call(partial(self._evaluation, list(rows), draw, dict(samples), self._step))
 
     def close(self, exit_code: int) -> None:
         """Write the exit code and give the upload what is left of the deadline."""
@@ -111,6 +125,32 @@ class WandbMirror:
                 self._folder / LOGS_DIR / UPLOAD_LOG,
             )
         self._raise()
+
+    def _evaluation(
+        self, rows: list[Row], draw: Callable[[Plot], str], samples: dict[str, Path], step: dict[str, int]
+    ) -> None:
+        """In the thread."""
+        import wandb
+
+        found = card.without_secrets(rows)
+        with _environment(self._folder):  # wandb asks it where to put what goes into artifacts
+            self._run.summary.update(card.summary_of(found))
+            shown: dict[str, object] = {card.TABLE_KEY: wandb.Table(**card.table_of(found))}
+            for key, row in found.items():
+                if row.plot is not None:
+                    shown[f"{key}/plot"] = wandb.Html(draw(row.plot), inject=False, data_is_not_path=True)
+                    if row.plot.kind in card.LINES:
+                        points = wandb.Table(**card.points_of(row.plot))
+                        shown[f"{key}/chart"] = wandb.plot.line(points, "x", "y", "series", title=row.plot.title)
+                    elif row.plot.kind == "bars":
+                        points = wandb.Table(**card.points_of(row.plot))
+                        shown[f"{key}/chart"] = wandb.plot.bar(points, "x", "y", title=row.plot.title)
+            self._run.log({**step, **shown})
+            if samples:
+                artifact = wandb.Artifact(f"evaluation-{self._run.id}", type="evaluation")
+                for name, path in sorted(samples.items()):
+                    artifact.add_file(str(path), name=f"{name}/{path.name}", skip_cache=True)
+                self._run.log_artifact(artifact)
 
     def _call(self, call: Callable[[], object]) -> None:
         self._raise()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -44,6 +45,12 @@ def test_the_offline_files_hold_the_config_and_every_value(tmp_path: Path) -> No
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     assert {key: found.config[key] for key in config} == config
     assert found.exit_code == 0
+    for row in json.loads((run / "report.json").read_text(encoding="utf-8"))["rows"]:
+        assert found.summary[f"{row['split']}/{row['name']}"] == row["estimate"]
+        key = f"evaluation/{row['name']}"
+        assert [found.summary[key + end] for end in ("", "/low", "/high", "/n")] == [
+            row[name] for name in ("estimate", "low", "high", "n")
+        ]
 
 
 def test_a_resumed_run_keeps_its_id_and_loses_no_value(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
 
 
 def assert_same(rows: list[Row], expected: list[Row]) -> None:
-    assert len(rows) == len(expected) == 8
+    assert len(rows) == len(expected) == 10
     for row, other in zip(rows, expected, strict=True):
         for name in ("estimate", "low", "high"):
             assert getattr(row, name) == pytest.approx(getattr(other, name), rel=1e-10), row.name
@@ -151,7 +151,7 @@ def test_validation_stands_in_for_a_missing_test_split_and_the_row_says_so(tmp_p
 def test_without_a_split_nothing_is_measured_and_the_row_says_why(tmp_path: Path) -> None:
     for cache, why in ((make_cache(tmp_path, {"train": [[1, 9]]}), "no test split"), (None, "no token cache")):
         rows = run(cache, TinyModel())
-        assert len(rows) == 4
+        assert len(rows) == 6
         assert all(row.estimate is None and why in row.status for row in rows.values())
 
 

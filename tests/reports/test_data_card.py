@@ -11,7 +11,7 @@ import pytest
 from lmexp.data.cache import TokenCache, prepare
 from lmexp.data.config import TextFilesConfig
 from lmexp.files import write_atomically
-from lmexp.reports.charts import histogram
+from lmexp.reports.charts.histogram import histogram
 from lmexp.reports.data_card import as_text, write_card
 from lmexp.tokenizers.config import ByteTokenizerConfig, CharTokenizerConfig
 from tests.reports.test_run_report import HOSTILE, Page

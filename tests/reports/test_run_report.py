@@ -9,7 +9,10 @@ import pytest
 
 from lmexp.errors import RunError
 from lmexp.evaluation.row import Row, not_measured, write_summary
-from lmexp.reports.run_report import write_report
+from lmexp.reports.card import card_of
+from lmexp.reports.examples import Example, best_and_worst
+from lmexp.reports.run_files import read_run
+from lmexp.reports.run_report import page, write_report
 from lmexp.reports.verdict import verdict
 from lmexp.runs.folder import write_state
 
@@ -106,8 +109,17 @@ def test_report_of_a_finished_run_shows_every_part(tmp_path: Path) -> None:
     assert "plain: ['plain', 1]" in page.text
     titles = re.findall("<h2>(.*?)</h2>", html)
     assert titles == ["Figures", "Curves", "Generated text", "Config", "Receipt"]
-    assert sum(tag == "svg" for tag, _ in page.tags) == 4  # baselines, loss, train/plain, tokens per second
+    assert sum(tag == "svg" for tag, _ in page.tags) == 5 + 4  # marks; baselines, loss, train/plain, tokens per second
     assert not re.search(r"\bNo (figures|curves|samples|config|receipt)\b", page.text)
+
+
+def test_the_best_and_the_worst_samples_stand_below_the_figures(tmp_path: Path) -> None:
+    files = read_run(make_run(tmp_path))
+    samples = [Example(sample_id=f"s{i}", input="Who?", target="me", score=float(i)) for i in range(9)]
+    files.examples = {"quiz": best_and_worst(samples)}
+    text = page(files, card_of(files, "run"))
+    assert re.findall("<h2>(.*?)</h2>", text)[:2] == ["Figures", "Best and worst samples"]
+    assert re.findall(r'<p class="small">(s\d) ·', text) == ["s8", "s7", "s6", "s0", "s1", "s2"]
 
 
 def test_report_loads_nothing(tmp_path: Path) -> None:
@@ -140,6 +152,7 @@ def test_hostile_text_stays_text_wherever_it_comes_from(tmp_path: Path) -> None:
         "details",
         "summary",
         "footer",
+        "h3",
     }
     assert {tag for tag, _ in page.tags} <= allowed
     assert not any(name.startswith("on") or name == "src" for _, attributes in page.tags for name in attributes)

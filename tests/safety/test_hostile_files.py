@@ -211,6 +211,11 @@ CASES: dict[str, tuple[Plant, Command, str]] = {
     # pickles where JSON, weights and arrays are expected
     "pickle as run.json": (lambda s: (s.run / "run.json").write_bytes(s.pickle(SYSTEM)), resume, "run.json"),
     "pickle as state.json": (lambda s: (s.run / "state.json").write_bytes(s.pickle(SYSTEM)), resume, "state.json"),
+    "link as report.json": (
+        lambda s: link(s.run / "report.json", s.elsewhere / "secret.txt"),
+        report,
+        "report.json",
+    ),
     "pickle as metrics": (lambda s: (s.run / "metrics.jsonl").write_bytes(s.pickle(SYSTEM) + b"\n"), resume, "metrics"),
     "pickle as tokenizer": (lambda s: (s.run / "tokenizer.json").write_bytes(s.pickle(SYSTEM)), generate, "tokenizer"),
     "pickle as manifest": (lambda s: (s.step / MANIFEST).write_bytes(s.pickle(SYSTEM)), load, MANIFEST),
@@ -505,13 +510,33 @@ def test_markup_in_the_files_of_a_run_is_text_in_its_report(sent: Sent) -> None:
     (sent.run / "receipt.json").write_text(json.dumps({evil: evil, "nested": {evil: [evil, "\udc80"]}}))
     summary = json.loads((sent.run / "evaluation/summary.json").read_text())
     summary["rows"][0] |= dict.fromkeys(("name", "split", "definition", "unit", "method"), evil)
+    del summary["rows"][0]["definition_hash"]
+    series = {"label": evil, "x": [evil], "y": [1]}
+    plot = {"kind": "forest", "title": evil, "y_label": evil, "y_unit": evil, "x_label": evil, "series": [series]}
+    summary["rows"][0]["plot"] = plot
     (sent.run / "evaluation/summary.json").write_text(json.dumps(summary | {"checkpoint": evil}))
     samples = {"format": "lmexp.generated", "version": 1, "samples": [{"prompt": evil, "text": evil, "seed": evil}]}
     (sent.run / "evaluation/generated.json").write_text(json.dumps(samples))
     assert report(sent) == 0
     page = (sent.run / "report.html").read_text()
-    assert "alert(1)" in page
+    assert page.count("alert(1)") > 20
     assert "<script" not in page
+    assert json.loads((sent.run / "report.json").read_text())["rows"][0]["plot"]["title"] == evil
+
+
+def test_escapes_in_the_figures_of_a_run_do_nothing_in_the_terminal(
+    sent: Sent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "[blink]\x1b[2J\x1b]0;x\x07\u202e[/]"
+    summary = json.loads((sent.run / "evaluation/summary.json").read_text())
+    for row in summary["rows"]:
+        row |= dict.fromkeys(("name", "split", "unit"), evil)
+    (sent.run / "evaluation/summary.json").write_text(json.dumps(summary | {"checkpoint": evil}))
+    capsys.readouterr()
+    assert main(["report", str(sent.run), "--text"]) == 0
+    printed = capsys.readouterr().out
+    assert "[blink]" in printed
+    assert not {"\x1b", "\x07", "\u202e"} & set(printed)
 
 
 def test_code_beside_the_files_of_a_run_is_not_imported(sent: Sent) -> None:

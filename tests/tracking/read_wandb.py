@@ -40,7 +40,23 @@ class OfflineRun:
     summary: dict[str, Any] = field(default_factory=dict)
     step_metrics: dict[str, str] = field(default_factory=dict)
     """Metric or pattern -> its x axis."""
+    artifacts: list[Artifact] = field(default_factory=list)
     exit_code: int | None = None
+
+    @property
+    def tables(self) -> list[Artifact]:
+        """Those that wandb makes of each table that is logged."""
+        return [artifact for artifact in self.artifacts if artifact.type == "run_table"]
+
+
+@dataclass
+class Artifact:
+    """Files that an upload will send together."""
+
+    name: str
+    type: str
+    files: dict[str, Path]
+    """Path in the artifact -> the file that is sent."""
 
 
 def read_all(folder: Path, *, killed: int = 0) -> list[OfflineRun]:
@@ -85,6 +101,10 @@ def read(path: Path) -> OfflineRun:
                 run.summary |= _values(record.summary.update)
             case "metric":
                 run.step_metrics[record.metric.name or record.metric.glob_name] = record.metric.step_metric
+            case "artifact":
+                proto = record.artifact
+                files = {entry.path: Path(entry.local_path) for entry in proto.manifest.contents}
+                run.artifacts.append(Artifact(proto.name, proto.type, files))
             case "exit":
                 run.exit_code = record.exit.exit_code
     return run

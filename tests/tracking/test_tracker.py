@@ -1,12 +1,14 @@
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from lmexp.errors import ConfigError
+from lmexp.evaluation.plot import Plot
+from lmexp.evaluation.row import Row
 from lmexp.paths import DISCARDED_JSONL, METRICS_JSONL, TIMINGS_JSONL
 from lmexp.tracking.config import FilesLoggerConfig, LoggerConfig, WandbLoggerConfig
 from lmexp.tracking.rows import read_rows
@@ -32,6 +34,9 @@ class Recorder:
     def summary(self, values: Mapping[str, float | str]) -> None:
         self.told |= values
 
+    def evaluation(self, rows: Sequence[Row], *, draw: Callable[[Plot], str], samples: Mapping[str, Path]) -> None:
+        self.row(0, {row.name: row.n for row in rows})
+
     def close(self, exit_code: int) -> None:
         self.exit_codes.append(exit_code)
 
@@ -49,6 +54,20 @@ def test_figures_go_to_their_files_and_to_the_mirror(tmp_path: Path) -> None:
     assert read_rows(tmp_path / TIMINGS_JSONL) == [{"step": 10, "train/seconds": 0.5}]
     assert mirror.rows == [(10, {"train/loss": 2.5}), (10, {"train/seconds": 0.5})]
     assert (mirror.told, mirror.exit_codes) == ({"verdict": "fine"}, [3])
+
+
+def test_what_an_evaluation_found_goes_to_the_mirror_or_is_missed_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [Row(name="a/b", split="test", definition="x", estimate=1.0, n=7)]
+    for fails_from, mirrored in ((9, [(0, {"a/b": 7})] * 2), (1, [])):
+        mirror = Recorder(fails_from)
+        tracker = Tracker(tmp_path, mirror)
+        for _ in range(2):
+            tracker.evaluation(rows, draw=str, samples={})
+        tracker.close()
+        assert mirror.rows == mirrored
+    assert caplog.text.count("the mirror stopped") == 1
 
 
 def test_a_failing_mirror_costs_one_warning_and_no_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

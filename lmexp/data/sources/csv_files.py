@@ -56,11 +56,11 @@ class CsvSource(FileSource):
             except NoDocument as reason:
                 yield rows.bad(str(reason))
 
-    def _rows(self, path: str, start: int, stop: int | None) -> _Rows | _QuotedRows:
+    def _rows(self, path: str, start: int, stop: int | None) -> Rows | QuotedRows:
         lines = Lines(path, self.config.max_document_bytes, start, stop)
         if self.config.quote is None:
-            return _Rows(lines, self.config.delimiter)
-        return _QuotedRows(lines, self.config.delimiter, self.config.quote)
+            return Rows(lines, self.config.delimiter)
+        return QuotedRows(lines, self.config.delimiter, self.config.quote)
 
     def _document(self, row: list[str], columns: dict[str, int], names: list[str] | None) -> str:
         if names is not None and len(row) != len(names):
@@ -101,7 +101,7 @@ class CsvSource(FileSource):
         return columns
 
 
-class _Rows:
+class Rows:
     """Rows without quoting: a line each. Blank lines are left out."""
 
     def __init__(self, lines: Lines, delimiter: str) -> None:
@@ -120,7 +120,7 @@ class _Rows:
         return self._lines.bad(reason)
 
 
-class _QuotedRows:
+class QuotedRows:
     """Rows as the csv module reads them; a record may have several lines. Blank lines are left out."""
 
     def __init__(self, lines: Lines, delimiter: str, quote: str) -> None:

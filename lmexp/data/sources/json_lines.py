@@ -26,10 +26,10 @@ class JsonLinesSource(FileSource):
         return find_files(self.config)
 
     def divisible(self, file: File) -> bool:
-        return not self._is_whole(file.path)
+        return not is_whole(file.path, self.config.max_document_bytes)
 
     def read_file(self, path: str, start: int, stop: int | None) -> Iterator[str | Bad]:
-        if not start and stop is None and self._is_whole(path):
+        if not start and stop is None and is_whole(path, self.config.max_document_bytes):
             return self._whole(path)
         return self._lines(path, start, stop)
 
@@ -40,14 +40,14 @@ class JsonLinesSource(FileSource):
                 yield line
             elif line and not line.isspace():
                 try:
-                    yield self._document(_parse(line))
+                    yield self._document(parse(line))
                 except NoDocument as reason:
                     yield lines.bad(str(reason))
 
     def _whole(self, path: str) -> Iterator[str | Bad]:
         """A file that holds an array of records, or one; Bad.line is a record's number."""
         try:
-            found = _parse(decode(read_whole(path, self.config.max_document_bytes)))
+            found = parse(decode(read_whole(path, self.config.max_document_bytes)))
         except NoDocument as reason:
             yield Bad(str(reason), path)
             return
@@ -62,32 +62,35 @@ class JsonLinesSource(FileSource):
             raise NoDocument(f"wrong type: the record is {describe(record)}; expected an object")
         return checked(self._text(record))
 
-    def _is_whole(self, path: str) -> bool:
-        """Whether a file holds one JSON value instead of one a line: its first line begins an array of objects, or
-        something that the file is as a whole."""
-        for line in Lines(path, self.config.max_document_bytes):
-            if isinstance(line, Bad):
-                return False
-            begin = line.lstrip()[:1]
-            if not begin:
-                continue
-            if begin not in ("[", "{"):
-                return False
-            if _is_json(line):  # all of an array in a line; or the first of many lines
-                return begin == "[" and self._parses(path)
-            opens_array = begin == "[" and line.lstrip()[1:].lstrip()[:1] in ("", "{")  # not "[INFO] a line of a log"
-            return opens_array or self._parses(path)
+
+def is_whole(path: str, limit: int) -> bool:
+    """Whether a file holds one JSON value instead of one a line: its first line begins an array of objects, or
+    something that the file is as a whole. limit: bytes that a line, or such a file, may have."""
+    for line in Lines(path, limit):
+        if isinstance(line, Bad):
+            return False
+        begin = line.lstrip()[:1]
+        if not begin:
+            continue
+        if begin not in ("[", "{"):
+            return False
+        if _is_json(line):  # all of an array in a line; or the first of many lines
+            return begin == "[" and _file_parses(path, limit)
+        opens_array = begin == "[" and line.lstrip()[1:].lstrip()[:1] in ("", "{")  # not "[INFO] a line of a log"
+        return opens_array or _file_parses(path, limit)
+    return False
+
+
+def _file_parses(path: str, limit: int) -> bool:
+    """Whether a file is JSON as a whole."""
+    try:
+        return _is_json(decode(read_whole(path, limit)))
+    except NoDocument:
         return False
 
-    def _parses(self, path: str) -> bool:
-        """Whether a file is JSON as a whole."""
-        try:
-            return _is_json(decode(read_whole(path, self.config.max_document_bytes)))
-        except NoDocument:
-            return False
 
-
-def _parse(text: str) -> Any:
+def parse(text: str) -> Any:
+    """The JSON value that a text is. NoDocument where it is none."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -99,7 +102,7 @@ def _parse(text: str) -> Any:
 
 def _is_json(text: str) -> bool:
     try:
-        _parse(text)
+        parse(text)
     except NoDocument:
         return False
     return True

@@ -50,7 +50,7 @@ class ParquetSource(FileSource):
     def read_file(self, path: str, start: int, stop: int | None) -> Iterator[str | Bad]:
         with open(path, "rb") as file:
             try:
-                table = _open(file)
+                table = open_table(file)
             except DAMAGE as error:
                 yield _bad(error, path)
                 return
@@ -82,7 +82,7 @@ class ParquetSource(FileSource):
         """Bytes of each row group, in the columns that are read; None where the file is damaged, as read_file tells."""
         with open(path, "rb") as stream:
             try:
-                table = _open(stream)
+                table = open_table(stream)
             except DAMAGE as error:
                 _bad(error, path)
                 return None
@@ -108,7 +108,8 @@ class ParquetSource(FileSource):
             row += batch.num_rows
 
 
-def _open(file: BinaryIO) -> Any:
+def open_table(file: BinaryIO) -> Any:
+    """A pyarrow.ParquetFile that holds little of the file in memory."""
     return pq.ParquetFile(
         file,
         buffer_size=BUFFER_BYTES,

@@ -15,7 +15,8 @@ ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 LONGEST_NAME = 80
 """Characters of a field's name that a reason quotes."""
-_MISSING = object()
+MISSING = object()
+"""What value_at gives where there is nothing."""
 
 
 class RecordText:
@@ -36,7 +37,7 @@ class RecordText:
         if template is None and not field:
             raise ConfigError("data.field is empty; expected the name of the field that holds the text")
         self.option = "data.field" if template is None else "data.template"
-        self._pieces = [(None, field)] if template is None else _parse(template)
+        self._pieces = [(None, field)] if template is None else _with_field(template)
         self.fields: dict[str, list[str]] = {name: _alternatives(name) for _, name in self._pieces if name is not None}
         """Field as given -> the names or paths it may have in a record, best first."""
         self._only = field if template is None else None
@@ -52,8 +53,8 @@ class RecordText:
 
     def _value(self, record: Mapping[str, Any], field: str) -> str:
         for path in self.fields[field]:
-            value = _at(record, path)
-            if value is not _MISSING:
+            value = value_at(record, path)
+            if value is not MISSING:
                 return _text(value, path)
         there = [str(name)[:LONGEST_NAME].encode(errors="replace").decode() for name in record]
         names = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
@@ -62,14 +63,14 @@ class RecordText:
         )
 
 
-def _parse(template: str) -> list[tuple[str | None, str | None]]:
-    """Literals and names of fields: one of each pair is None."""
+def pieces_of(template: str, option: str) -> list[tuple[str | None, str | None]]:
+    """Literals and names of fields: one of each pair is None. option: what an error calls the template."""
     pieces: list[tuple[str | None, str | None]] = []
     end = 0
     for found in PIECE.finditer(template):
         if found["lone"]:
             raise ConfigError(
-                f"data.template is {template!r}; the {found['lone']} at character {found.start()} has no partner; "
+                f"{option} is {template!r}; the {found['lone']} at character {found.start()} has no partner; "
                 f"write {{field}}, or {found['lone'] * 2} for the character itself"
             )
         pieces.append((template[end : found.start()] + ESCAPES.get(found["escape"] or "", ""), None))
@@ -77,16 +78,21 @@ def _parse(template: str) -> list[tuple[str | None, str | None]]:
             pieces.append((None, found["field"].strip()))
         end = found.end()
     pieces.append((template[end:], None))
+    return [piece for piece in pieces if piece != ("", None)]
+
+
+def _with_field(template: str) -> list[tuple[str | None, str | None]]:
+    pieces = pieces_of(template, "data.template")
     if not any(field for _, field in pieces):
         raise ConfigError(f"data.template is {template!r}; expected a field in it, e.g. data.template='{{text}}'")
-    return [piece for piece in pieces if piece != ("", None)]
+    return pieces
 
 
 def _alternatives(field: str) -> list[str]:
     return list(dict.fromkeys([field, *(name.strip() for name in field.split("|"))]))
 
 
-def _at(record: Any, path: str) -> Any:
+def value_at(record: Any, path: str) -> Any:
     """What a record has at a path; a name with dots in it comes before a path."""
     if path in record:
         return record[path]
@@ -97,7 +103,7 @@ def _at(record: Any, path: str) -> Any:
         elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
             value = value[int(name)]
         else:
-            return _MISSING
+            return MISSING
     return value
 
 

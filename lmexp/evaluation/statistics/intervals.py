@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from lmexp.evaluation.statistics.clusters import cluster_codes, count_text, finite_scores
 
 CONFIDENCE = 0.95
-FEW_CLUSTERS = 10
+FEW_CLUSTERS = 20
 """With fewer clusters, in effect, the t interval of a mean is too narrow where the clusters differ in size."""
 _ROUNDING = 1e-14
 
@@ -171,11 +171,11 @@ def t_interval(estimate: float, se: float, df: float, *, confidence: float = CON
 
 
 def few_note(sizes: ArrayLike) -> str:
-    """A warning where there are, in effect, fewer than 10 clusters; empty otherwise.
+    """A warning where there are, in effect, fewer than 20 clusters; empty otherwise.
 
     sizes: (n_clusters,) items of each. Clusters of unequal size count for fewer: (sum n)^2 / sum n^2.
 
-    >>> few_note([5] * 10), few_note([100] + [1] * 20)
+    >>> few_note([5] * 20), few_note([100] + [1] * 20)
     ('', '21 clusters, but of such unequal size as if 1.4: the interval may be too narrow')
     """
     counts = np.asarray(sizes, dtype=np.float64)

@@ -2,29 +2,15 @@ from __future__ import annotations
 
 import math
 import re
-from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
 
-from lmexp.reports.charts import Bar, Series, interval_chart, line_chart, round_ticks, thin
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.1, 0.9), (1.43, 5.6), (-3, 4e6), (2e-7, 9e-7), (99.5, 100.5)])
-def test_ticks_are_round_and_cover_the_range(low: float, high: float) -> None:
-    ticks = round_ticks(low, high, cover=True)
-    assert 3 <= len(ticks) <= 9
-    assert ticks[0] <= low
-    assert ticks[-1] >= high
-    steps = [after - before for before, after in pairwise(ticks)]
-    leading = steps[0] / 10 ** math.floor(math.log10(steps[0]) + 1e-9)
-    assert steps == pytest.approx([steps[0]] * len(steps))
-    assert round(leading, 6) in (1, 2, 5, 10)
-    assert all(low <= tick <= high for tick in round_ticks(low, high))
+from lmexp.reports.charts.lines import Line, line_chart, thin
 
 
 def test_chart_is_well_formed_with_a_title_and_a_description() -> None:
-    series = [Series("train", [(1.0, 3.0), (2.0, 2.0)]), Series("<b>&", [(1.0, 3.5), (2.0, 2.5)], 2)]
+    series = [Line("train", [(1.0, 3.0), (2.0, 2.0)]), Line("<b>&", [(1.0, 3.5), (2.0, 2.5)], 2)]
     svg = ElementTree.fromstring(line_chart("Loss & <more>", series))
     assert svg.findtext("title") == "Loss & <more>"
     assert svg.get("role") == "img"
@@ -34,7 +20,7 @@ def test_chart_is_well_formed_with_a_title_and_a_description() -> None:
 
 def test_values_that_are_not_finite_leave_a_gap() -> None:
     points = [(0.0, 1.0), (1.0, 2.0), (2.0, math.nan), (3.0, math.inf), (4.0, 1.0), (5.0, 0.5)]
-    path = re.search(r'd="([^"]*)"', line_chart("x", [Series("a", points)]))
+    path = re.search(r'd="([^"]*)"', line_chart("x", [Line("a", points)]))
     assert path is not None
     assert re.sub(r"[\d. ]", "", path[1]) == "MLML"
     assert "nan" not in path[1]
@@ -42,14 +28,14 @@ def test_values_that_are_not_finite_leave_a_gap() -> None:
 
 @pytest.mark.parametrize("points", [[(5.0, 0.0)], [(1.0, 2.0), (2.0, 2.0)], [(0.0, 1e300), (1.0, -1e300)]])
 def test_single_points_and_flat_lines_can_be_drawn(points: list[tuple[float, float]]) -> None:
-    svg = line_chart("x", [Series("a", points)])
+    svg = line_chart("x", [Line("a", points)])
     ElementTree.fromstring(svg)
     assert "nan" not in svg
 
 
 def test_a_chart_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no finite point"):
-        line_chart("x", [Series("a", [(1.0, math.nan)])])
+        line_chart("x", [Line("a", [(1.0, math.nan)])])
 
 
 def test_thinning_keeps_spikes_and_ends() -> None:
@@ -60,11 +46,3 @@ def test_thinning_keeps_spikes_and_ends() -> None:
     assert (31_337.0, 99.0) in kept
     assert (kept[0], kept[-1]) == (points[0], points[-1])
     assert kept == sorted(kept)
-
-
-def test_intervals_are_drawn_for_each_bar() -> None:
-    svg = ElementTree.fromstring(
-        interval_chart("b", [Bar("this model", 1.5, 1.4, 1.6), Bar("<x>", 3.0, None, None)], x_label="bits")
-    )
-    titles = [group.findtext("title") for group in svg.findall("g")]
-    assert titles == ["this model: 1.5 (1.4 to 1.6)", "<x>: 3 (3 to 3)"]

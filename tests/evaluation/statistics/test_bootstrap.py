@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lmexp.evaluation.intervals import percentile_interval, ratio_interval, resample_sums
+from lmexp.evaluation.statistics.bootstrap import percentile_interval, ratio_interval, resample_sums
 
 
 def test_ratio_interval_covers_the_truth_about_95_times_in_100() -> None:

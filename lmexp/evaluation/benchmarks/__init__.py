@@ -1,0 +1,1 @@
+"""Evaluations that ask a model the items of a file: multiple choice, pairs of sentences, last words."""
