@@ -37,13 +37,15 @@ def run_evaluations(configs: dict[str, EvaluationConfig], context: EvaluationCon
             evaluation.check(name)
     rows: dict[str, list[Row]] = {}
     tables: dict[str, dict[str, Samples]] = {RAW: context.samples, EMA: {}}
+    again = {RAW: context.again, EMA: {}}
     with evaluation_mode(context.model):
         for name in sorted(evaluations, key=lambda name: getattr(evaluations[name], "runs_last", False)):
             weights = configs[name].weights
-            context.name, context.samples = name, tables[weights]  # figures derive from those of the same weights
+            context.name = name
+            context.samples, context.again = tables[weights], again[weights]  # figures derive from the same weights
             with _weights_in_model(context, weights):
                 rows[name] = _check_rows(name, evaluations[name].run(context))
-    context.samples = {name: table for found in tables.values() for name, table in found.items()}
+    context.samples, context.again = tables[RAW] | tables[EMA], again[RAW] | again[EMA]
     return [row for name in configs for row in rows[name]]
 
 

@@ -99,14 +99,17 @@ def _check_data_of_evaluations(config: TrainConfig, cache: TokenCache | None) ->
     """DataError where an evaluation during training would find nothing to measure; at the end a row says so."""
     from lmexp.evaluation.context import choose_split
 
-    for name, evaluation in config.evaluation.items():
-        for split in evaluation.needs() if evaluation.every_n_steps is not None else ():
-            try:
+    during = {name: one for name, one in config.evaluation.items() if one.every_n_steps is not None}
+    for name, evaluation in during.items():
+        try:
+            for split in evaluation.needs():
                 choose_split(cache, split)
-            except DataError as error:
-                raise DataError(
-                    f"evaluation.{name}.every_n_steps={evaluation.every_n_steps}: there is nothing to evaluate: {error}"
-                ) from None
+        except DataError as error:
+            raise DataError(
+                f"evaluation.{name}.every_n_steps={evaluation.every_n_steps}: there is nothing to evaluate: {error}"
+            ) from None
+        if evaluation.kind != "custom" and hasattr(built := evaluation.build(), "check"):
+            built.check(name)
 
 
 def check_items(config: TrainConfig) -> dict[str, str]:

@@ -71,6 +71,7 @@ class StepEvaluations(pl.Callback):
         self._seen_step = -1
         self._done_step = 0
         """The last step of which every evaluation that was due is logged; none is due before the first."""
+        self._told: set[str] = set()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._seen_step = trainer.global_step
@@ -147,7 +148,8 @@ class StepEvaluations(pl.Callback):
         for evaluation, figures in lines.items():
             self.say(f"step {step}  {evaluation}  {'  '.join(figures)}")
         for row in rows:
-            if row.estimate is None:
+            if row.estimate is None and row.name not in self._told:
+                self._told.add(row.name)
                 self.say(f"step {step}  {row.name}  {row.status}")
 
     def _context(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> EvaluationContext:
