@@ -31,7 +31,7 @@ VERDICTS = (
     *("equivalent", "not distinguishable", "the same", NOT_TESTED, NOT_COMPARED),
 )
 
-OF_THE_INPUT = ("n_tokens", "n_bytes")
+OF_THE_INPUT = ("n_tokens", "n_words", "n_bytes")
 """Columns that count what was asked, not what the model made of it: where they differ, ratios to them aren't alike."""
 
 
@@ -84,6 +84,11 @@ class Difference:
     method: str = ""
     note: str = ""
     """What to know when reading it; why there is no difference, where there is none."""
+
+    @property
+    def evaluation(self) -> str:
+        """The evaluation that made it."""
+        return self.name.partition("/")[0]
 
     @property
     def within_margin(self) -> bool:

@@ -75,13 +75,13 @@ def concluded(rows: Sequence[Difference], declared: Declared) -> list[Difference
     first: dict[tuple[str, str], str] = {}
     for row in rows:
         if row.verdict != NOT_COMPARED:
-            first.setdefault((row.name.partition("/")[0], row.other), row.name)
+            first.setdefault((row.evaluation, row.other), row.name)
     marked = []
     for row in rows:
         if row.verdict != NOT_COMPARED:
             chosen = any(is_named(row.name, name) for name in declared.primary)
             if not declared.primary:
-                chosen = first[row.name.partition("/")[0], row.other] == row.name
+                chosen = first[row.evaluation, row.other] == row.name
             row = replace(row, primary=chosen)
             row = replace(row, margin=declared.margin_of(row))
         marked.append(row)
@@ -94,7 +94,7 @@ def concluded(rows: Sequence[Difference], declared: Declared) -> list[Difference
 
 def words(row: Difference) -> str:
     """The verdict as a user reads it, with the letter of the side that it is about."""
-    margin = figure(row.margin)
+    margin = "" if row.margin is None else f"{row.margin:g}"
     if row.verdict in ("better", "worse", "higher", "lower"):
         small = f", by less than the margin of {margin}" if row.within_margin else ""
         return f"{row.other} is {row.verdict}{small}"
@@ -104,10 +104,10 @@ def words(row: Difference) -> str:
         return "the same on every sample"
     if row.verdict in (NOT_COMPARED, NOT_TESTED):
         return f"{row.verdict}: {row.note}" if row.note else row.verdict
-    many = row.p_value is not None and row.p_value < ALPHA
-    text = "not distinguishable" + (f" after correction ({row.correction})" if many else "")
-    text += f", nor shown to be closer than {margin}" if row.margin is not None else ""
-    return text + (f" (smallest detectable {figure(row.detectable)})" if row.detectable is not None else "")
+    told = [f"after {row.correction}"] if row.p_value is not None and row.p_value < ALPHA else []
+    told += [f"smallest detectable {figure(row.detectable)}"] if row.detectable is not None else []
+    told += [f"not shown to be within {margin}"] if margin else []
+    return f"not distinguishable ({'; '.join(told)})" if told else "not distinguishable"
 
 
 def _corrected(rows: list[Difference], primary: bool) -> list[Difference]:

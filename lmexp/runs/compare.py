@@ -102,10 +102,12 @@ def compare_runs(
     notes = [_not_everywhere(name, runs) for name in every if name not in names]
     rows: list[Difference] = []
     unmatched: list[Unmatched] = []
+    settings: dict[str, list[str]] = {}
     for name in names:
         tables = [[run.tables[name] for run in side] for side in opened]
         check_alike(name, list(chain(*tables)))
-        notes += [f"{name}: {differs}" for differs in settings_that_differ(list(chain(*tables)))]
+        for differs in settings_that_differ(list(chain(*tables))):
+            settings.setdefault(differs, []).append(name)
         for number, other in enumerate(tables[1:], start=1):
             letters = ascii_uppercase[0], ascii_uppercase[number]
             matched = match(name, tables[0], other, letters)
@@ -117,7 +119,12 @@ def compare_runs(
         sides=described,
         rows=concluded(rows, declared),
         unmatched=unmatched,
-        notes=[*_scope(described), *_weights(described, names), *notes],
+        notes=[
+            *_scope(described),
+            *_weights(described, names),
+            *notes,
+            *(f"{differs}, in {', '.join(where)}" for differs, where in settings.items()),
+        ],
         config=differing(_by_side(opened, lambda run: settings_of(run.body))),
         machine=differing(_by_side(opened, lambda run: machine_of(run.path, run.body))),
         seed=seed,
