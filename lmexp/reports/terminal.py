@@ -42,6 +42,10 @@ def print_card(card: Card, console: Console) -> None:
         console.print(part)
     if card.checkpoint:
         console.print(_text(f"checkpoint: {card.checkpoint}", "dim"))
+    for later in card.later:
+        for part in parts(later.rows, console.width):
+            console.print(part)
+        console.print(_text(f"evaluated on request; checkpoint: {later.checkpoint}", "dim"))
 
 
 def as_text(rows: list[Row], *, width: int = PIPE_WIDTH) -> str:
