@@ -41,6 +41,8 @@ class Difference:
 
     name: str
     """evaluation/figure, such as csqa/acc."""
+    kind: str
+    """Of the evaluation: multiple_choice."""
     split: str
     definition: str
     unit: str
@@ -105,6 +107,7 @@ def _compare(figure: Figure, matched: Matched, sides: tuple[str, str], seed: int
     header = matched.reference[0].samples.header
     row = Difference(
         name=f"{header.name}/{figure.name}",
+        kind=header.kind,
         split=header.split,
         definition=f"{figure.definition}; {header.definition}",
         unit=figure.unit,

@@ -17,13 +17,17 @@ from lmexp.evaluation.row import figure
 from lmexp.evaluation.statistics.corrections import benjamini_hochberg, holm
 from lmexp.evaluation.statistics.power import ALPHA, tost
 
+BASELINES = "baselines"
+"""Kind of the evaluation whose figures aren't primary unless they are named."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Declared:
     """What was said before anybody looked. A name is a figure's, of every evaluation (acc), or of one (csqa/acc)."""
 
     primary: tuple[str, ...] = ()
-    """Names of the primary figures; none stands for the first of each evaluation that can be compared."""
+    """Names of the primary figures; none stands for the first of each evaluation that can be compared, baselines apart:
+    counting is the same for both sides, and how far a model lies above it is its own figure once more."""
     margin: float | None = None
     """The largest difference of a primary figure that doesn't matter."""
     margins: dict[str, float] = field(default_factory=dict)
@@ -74,14 +78,14 @@ def concluded(rows: Sequence[Difference], declared: Declared) -> list[Difference
     """The rows with what was declared, corrected p-values and verdicts."""
     first: dict[tuple[str, str], str] = {}
     for row in rows:
-        if row.verdict != NOT_COMPARED:
+        if row.verdict != NOT_COMPARED and row.kind != BASELINES:
             first.setdefault((row.evaluation, row.other), row.name)
     marked = []
     for row in rows:
         if row.verdict != NOT_COMPARED:
             chosen = any(is_named(row.name, name) for name in declared.primary)
             if not declared.primary:
-                chosen = first[row.evaluation, row.other] == row.name
+                chosen = first.get((row.evaluation, row.other)) == row.name
             row = replace(row, primary=chosen)
             row = replace(row, margin=declared.margin_of(row))
         marked.append(row)

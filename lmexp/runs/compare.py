@@ -14,7 +14,7 @@ from lmexp.checks import at_least
 from lmexp.config.freeze import read_body
 from lmexp.errors import RunError
 from lmexp.evaluation.comparison import Difference, compare_figures
-from lmexp.evaluation.conclusions import Declared, concluded, is_named
+from lmexp.evaluation.conclusions import BASELINES, Declared, concluded, is_named
 from lmexp.evaluation.matching import Table, Unmatched, check_alike, check_columns, match, settings_that_differ, slim
 from lmexp.evaluation.samples import digest, read_samples
 from lmexp.paths import EVALUATION_DIR, RUN_JSON, SAMPLES_PARQUET
@@ -94,7 +94,8 @@ def compare_runs(
     at_least("seed", seed, 0)
     opened = [_open_side(number, paths, evaluations) for number, paths in enumerate(_all_runs(sides))]
     runs = list(chain(*opened))
-    names = [name for name in runs[0].tables if all(name in run.tables for run in runs)]
+    common = set.intersection(*(set(run.tables) for run in runs))
+    names = sorted(common, key=lambda name: (runs[0].tables[name].samples.header.kind == BASELINES, name))
     if not names:
         told = "; ".join(f"{run.label} has {', '.join(run.tables)}" for run in runs)
         raise RunError(f"there is no evaluation that all of the runs have ({told}); {_how_to_evaluate(runs[0].path)}")

@@ -176,6 +176,14 @@ def test_primary_figures_are_corrected_by_holm_and_the_others_by_benjamini_hochb
     assert words(by_chance).startswith("not distinguishable (after Holm, 2 tests; smallest detectable ")
 
 
+def test_baselines_are_not_primary_unless_they_are_named() -> None:
+    a, b = samples([1, 0] * 9), samples([1, 1] * 9)
+    for one in (a, b):
+        one.header = replace(one.header, kind="baselines")
+    assert [row.primary for row in rows(a, b)] == [False]
+    assert [row.primary for row in rows(a, b, Declared(primary=("acc",)))] == [True]
+
+
 def test_other_tasks_are_refused_with_what_differs() -> None:
     one, two = (samples([1, 0], task={"items": digit * 64, "shots": shots}) for digit, shots in (("1", 0), ("2", 5)))
     with pytest.raises(RunError) as refused:
