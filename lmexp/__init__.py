@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "compare": "lmexp.api",
     "compose": "lmexp.api",
     "prepare": "lmexp.api",
     "train": "lmexp.api",
@@ -33,6 +34,7 @@ __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
     from lmexp.api import Run as Run
+    from lmexp.api import compare as compare
     from lmexp.api import compose as compose
     from lmexp.api import evaluate as evaluate
     from lmexp.api import prepare as prepare

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from lmexp.errors import Stopped
 if TYPE_CHECKING:
     from lmexp.data.cache import TokenCache
     from lmexp.evaluation.row import Row
+    from lmexp.runs.compare import Comparison
     from lmexp.runs.load import LoadedModel
 
 Say = Callable[[str], None]
@@ -170,6 +171,29 @@ def evaluate_composed(composed: composing.Composed) -> list[Row]:
     request = requests.freeze_evaluation(composed)
     config.launcher.launch(request, Path(config.run), config.trainer.world_size(), requests.work)
     return read_summary(request.with_name(request.name.replace(".request.json", ".json"))).rows
+
+
+def compare(
+    *sides: str | Path | Sequence[str | Path],
+    evaluations: Sequence[str] = (),
+    primary: Sequence[str] = (),
+    margin: float | None = None,
+    margins: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Compare runs sample by sample, as `lmexp compare` does: each side with the first.
+
+    A side is a run, a folder of runs, or a list of these: several seeds of one config.
+    evaluations: those to compare, by default all that every run has. primary: figures to decide by, such as "acc" or
+    "csqa/acc", by default the first of each evaluation. margin: the largest difference of a primary figure that
+    doesn't matter; margins: the same of figures by name. Without one, "no difference" is never concluded.
+    """
+    from lmexp.evaluation.conclusions import Declared
+    from lmexp.runs.compare import compare_runs
+
+    paths = [[Path(side)] if isinstance(side, str | Path) else [Path(path) for path in side] for side in sides]
+    declared = Declared(primary=tuple(primary), margin=margin, margins=dict(margins or {}))
+    return compare_runs(paths, declared, evaluations=evaluations, seed=seed)
 
 
 def trust(packages: list[str]) -> None:

@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "measure a run's model: evaluate run=RUN [OVERRIDES]",
     "generate": "sample text: generate run=RUN prompt=TEXT",
     "resume": "go on with a run where it stopped: resume RUN",
+    "compare": "say which of several runs is better, and how sure that is: compare RUN RUN",
     "report": "write a run's report again: report RUN; print it: report RUN --text",
     "runs": "list the runs",
     "doctor": "check the installation",

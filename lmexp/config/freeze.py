@@ -135,7 +135,7 @@ def change_config(run_dir: Path, config: dict[str, Any], *, when: str, step: int
     config: plain data, as from plain_config; step: of the checkpoint from which the run goes on with it.
     """
     body = read_body(run_dir)
-    before, after = _flat(body["config"]), _flat(config)
+    before, after = flat(body["config"]), flat(config)
     changed = {
         key: [before.get(key), after.get(key)]
         for key in {**before, **after}
@@ -206,11 +206,11 @@ def _replace(run_dir: Path, body: dict[str, Any]) -> None:
     write_atomically(run_dir / RUN_JSON, json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _flat(plain: Any, key: str = "") -> dict[str, Any]:
+def flat(plain: Any, key: str = "") -> dict[str, Any]:
     """Key from the root -> value; an empty mapping is a value."""
     if not isinstance(plain, dict) or (key and not plain):
         return {key: plain}
-    return {k: v for name, value in plain.items() for k, v in _flat(value, f"{key}.{name}" if key else name).items()}
+    return {k: v for name, value in plain.items() for k, v in flat(value, f"{key}.{name}" if key else name).items()}
 
 
 def to_config(command: str, plain: dict[str, Any]) -> Any:

@@ -76,6 +76,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "evaluation": {
         "perplexity": evaluation.PerplexityConfig,
         "baselines": evaluation.BaselinesConfig,
+        "calibration": evaluation.CalibrationConfig,
+        "selective": evaluation.SelectiveConfig,
         "multiple_choice": benchmarks.MultipleChoiceConfig,
         "minimal_pairs": benchmarks.MinimalPairsConfig,
         "last_word": benchmarks.LastWordConfig,
@@ -171,6 +173,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; expected a whole number from 0 to {2**32 - 1}")
+        for name, one in self.evaluation.items():
+            if one.weights == evaluation.EMA and self.trainer.ema_decay is None:
+                raise ConfigError(
+                    f"evaluation.{name}.weights=ema needs a moving average of the weights, which training doesn't "
+                    f"keep; set trainer.ema_decay=0.999, or evaluation.{name}.weights=raw"
+                )
         if isinstance(self.task, tasks.CustomTaskConfig):
             if isinstance(self.data, data.CorpusConfig) and self.tokenizer is None:
                 raise ConfigError(
@@ -249,6 +257,12 @@ class EvaluateConfig:
         at_least("seed", self.seed, 0)
         if not self.evaluation:
             raise ConfigError("evaluation is empty; choose some, e.g. evaluation=[perplexity,baselines]")
+        for name, one in self.evaluation.items():
+            if one.every_n_steps is not None:
+                raise ConfigError(
+                    f"evaluation.{name}.every_n_steps={one.every_n_steps} is for training, and lmexp evaluate looks at "
+                    f"one checkpoint; take it away, and name the checkpoint with weights=STEP"
+                )
 
 
 @dataclass(kw_only=True, slots=True)

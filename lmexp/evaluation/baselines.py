@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -22,9 +23,10 @@ from lmexp.evaluation.context import EvaluationContext, split_note
 from lmexp.evaluation.figures import row_of
 from lmexp.evaluation.ngrams import Bigram, Unigram, fit_bigram
 from lmexp.evaluation.row import Row, not_measured
-from lmexp.evaluation.samples import NUMBER, Figure, Header, Key, Samples
-from lmexp.evaluation.sums import FEW_DOCUMENTS, Segments, samples_table
+from lmexp.evaluation.samples import NUMBER, Figure, Header, Key, Samples, add_columns
+from lmexp.evaluation.sums import Segments
 from lmexp.evaluation.targets import Targets
+from lmexp.evaluation.token_samples import TokenSamples, token_scores
 
 UNIT = "bits per byte"
 WHAT = {
@@ -51,7 +53,7 @@ class Baselines:
         except DataError as error:
             return _nothing(name, self.config.split, str(error))
         model = _perplexity_on(context, split)
-        targets = context.targets(split, None if model is None else model.header.key.task.get("max_tokens"))
+        targets = context.targets(split, **_as_shown(model))
         definition = f"fitted on the {train.n_tokens:,} training tokens; {targets.definition}"
         header = Header(
             name=name,
@@ -63,7 +65,7 @@ class Baselines:
                 task={**targets.task, "train": train.documents_digest},
                 settings={**targets.settings, **context.settings, "paired": model is not None},
             ),
-            cluster="document" if targets.n_documents >= FEW_DOCUMENTS else "window",
+            cluster=targets.cluster,
         )
         found = finished(context, header)
         samples = self._samples(context, header, targets, model) if found is None else _with_figures(found)
@@ -78,23 +80,23 @@ class Baselines:
             bigram = fit_bigram(context.cache.splits["train"].tokens, context.cache.tokenizer.vocab_size)
             context.progress(f"{header.name}: scoring", 0, 1)
             decode = context.cache.tokenizer.decode
-            scored = {
-                which: samples_table(_segments(one, targets), targets.split, decode)
-                for which, one in (("unigram", bigram.unigram), ("bigram", bigram))
-            }
+            models: dict[str, Unigram | Bigram] = {"unigram": bigram.unigram, "bigram": bigram}
+            segments = {which: _segments(one, targets) for which, one in models.items()}
+            samples = TokenSamples(segments["bigram"], targets.split, decode, targets.cluster)
+            scores = {which: token_scores(found) for which, found in segments.items()}
             context.progress(f"{header.name}: scoring", 1, 1)
-            table = scored["bigram"]
-            for which, found in scored.items():
-                table = _with_numbers(table, f"{which}_nats", -found.column("logprob").to_numpy())
+            nats = {which: -samples.sums(found.logprob) for which, found in scores.items()}
+            table = add_columns(
+                samples.table(scores["bigram"]), {f"{which}_nats": (NUMBER, found) for which, found in nats.items()}
+            )
             if model is not None and _same_targets(table, model):
-                for which in WHAT:
-                    lift = table.column(f"{which}_nats").to_numpy() + model.numbers("logprob")
-                    table = _with_numbers(table, f"over_{which}", lift)
+                lift = {f"over_{which}": (NUMBER, found + model.numbers("logprob")) for which, found in nats.items()}
+                table = add_columns(table, lift)
         table = context.gather(table)[0]
-        samples = _with_figures(Samples(header, table))
+        found = _with_figures(Samples(header, table))
         if context.rank == 0:
-            publish(context, samples)
-        return samples
+            publish(context, found)
+        return found
 
 
 def _perplexity_on(context: EvaluationContext, split: str) -> Samples | None:
@@ -105,11 +107,24 @@ def _perplexity_on(context: EvaluationContext, split: str) -> Samples | None:
     return None
 
 
+def _as_shown(model: Samples | None) -> dict[str, Any]:
+    """Which tokens perplexity was measured on, in which windows: the arguments of EvaluationContext.targets."""
+    if model is None:
+        return {}
+    task, settings = model.header.key.task, model.header.key.settings
+    return {
+        "windows": settings["windows"],
+        "sequence_length": settings["sequence_length"],
+        "max_tokens": task.get("max_tokens"),
+        "score_eos": task["score_eos"],
+    }
+
+
 def _segments(model: Unigram | Bigram, targets: Targets) -> pa.Table:
     """All segments under one of the two models."""
 
     def scored() -> Iterator[Segments]:
-        for batch in targets.batches(max(1, _TARGETS_AT_ONCE // targets.sequence_length)):
+        for batch in targets.batches(max(1, _TARGETS_AT_ONCE // targets.showing.sequence_length)):
             tokens = np.where(batch.scored, batch.targets, 0)  # IGNORE is no token
             p = model.probability(batch.tokens, tokens) if isinstance(model, Bigram) else model.probability(tokens)
             yield batch.sum(-np.log(p), np.zeros(p.shape, np.bool_))  # their first choices are of no interest
@@ -138,6 +153,7 @@ def _lift(which: str) -> Figure:
         numerator=f"over_{which}",
         denominator="n_bytes",
         scale=1 / math.log(2),
+        paired=True,
         unit=UNIT,
         higher_is_better=True,
     )
@@ -160,13 +176,8 @@ def _rows(samples: Samples, model: Samples | None, *, seed: int) -> list[Row]:
         if why:
             rows.append(not_measured(f"{header.name}/{lift.name}", header.split, words, why, unit=UNIT))
             continue
-        row = row_of(lift, samples, seed=seed)
-        rows.append(replace(row, method=f"paired {row.method}" if row.low is not None else row.method))
+        rows.append(row_of(lift, samples, seed=seed))
     return rows
-
-
-def _with_numbers(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
-    return table.append_column(pa.field(name, NUMBER, nullable=False), pa.array(values, NUMBER))
 
 
 def _same_targets(table: pa.Table, model: Samples) -> bool:

@@ -28,6 +28,7 @@ from lmexp.evaluation.samples import (
     read_bounded,
     read_header,
     read_samples,
+    step_table,
     write_samples,
 )
 from lmexp.files import write_atomically
@@ -62,10 +63,16 @@ def finished(context: EvaluationContext, header: Header) -> Samples | None:
 
 
 def publish(context: EvaluationContext, samples: Samples) -> None:
-    """Make this the table of its evaluation; another one there is kept as samples-<key>.parquet. For one process."""
+    """Make this the table of its evaluation; another one there is kept as samples-<key>.parquet. For one process.
+
+    During training it is the table of a step, and nothing else is touched.
+    """
     if context.folder is None:
         return
     folder = context.folder / samples.header.name
+    if context.step is not None:
+        write_samples(folder / step_table(context.step), samples)
+        return
     path = folder / SAMPLES_PARQUET
     try:
         earlier = read_header(path)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lmexp.evaluation.runner import Evaluation
 
 SPLITS = ("train", "validation", "test")
+WINDOWS = ("stream", "documents")
+RAW, EMA = "raw", "ema"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -22,9 +24,19 @@ class EvaluationConfig:
     kind: str = "???"
     split: str = "test"
     """What to score: train, validation or test; validation stands in where the corpus has no test split."""
+    every_n_steps: int | None = None
+    """Also during training, every so many optimizer steps; null: only at the end."""
+    weights: str = RAW
+    """Which weights: raw, those of the optimizer, or ema, their moving average (see trainer.ema_decay)."""
 
     def __post_init__(self) -> None:
         one_of("evaluation.split", self.split, SPLITS)
+        at_least("evaluation.every_n_steps", self.every_n_steps, 1)
+        one_of("evaluation.weights", self.weights, (RAW, EMA))
+
+    def needs(self) -> tuple[str, ...]:
+        """Splits of the corpus without which there is nothing to measure."""
+        return ()
 
     def build(self) -> Evaluation:
         """The evaluation, ready to run."""
@@ -40,11 +52,30 @@ class PerplexityConfig(EvaluationConfig):
     """Windows in a forward pass of one process; changes the speed and the memory, never the figures."""
     max_tokens: int | None = None
     """Score only this many tokens from the start of the split, the same for any data.windows; null scores all."""
+    windows: str | None = None
+    """stream, or documents for each by itself; null is what the model was trained on (data.windows)."""
+    sequence_length: int | None = None
+    """Tokens in a window, no more than the model takes; null is data.sequence_length."""
+    stride: int | None = None
+    """Tokens from one window's end to the next's: the rest of a window is context. With the whole length these are
+    lm-eval's windows. null puts them side by side; otherwise both figures are reported."""
+    score_eos: bool = True
+    """Whether predicting that a document ends counts; lm-eval doesn't ask for it."""
 
     def __post_init__(self) -> None:
         EvaluationConfig.__post_init__(self)
-        at_least("evaluation.perplexity.batch_size", self.batch_size, 1)
-        at_least("evaluation.perplexity.max_tokens", self.max_tokens, 1)
+        for name in ("batch_size", "max_tokens", "sequence_length", "stride"):
+            at_least(f"evaluation.perplexity.{name}", getattr(self, name), 1)
+        if self.windows is not None:
+            one_of("evaluation.perplexity.windows", self.windows, WINDOWS)
+        if self.stride is not None and self.sequence_length is not None and self.stride > self.sequence_length:
+            raise ConfigError(
+                f"evaluation.perplexity.stride ({self.stride}) must not be larger than "
+                f"evaluation.perplexity.sequence_length ({self.sequence_length}): tokens would be left out"
+            )
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.split,)
 
     def build(self) -> Evaluation:
         from lmexp.evaluation.perplexity import Perplexity
@@ -58,10 +89,55 @@ class BaselinesConfig(EvaluationConfig):
 
     kind: str = "baselines"
 
+    def needs(self) -> tuple[str, ...]:
+        return (self.split, "train")
+
     def build(self) -> Evaluation:
         from lmexp.evaluation.baselines import Baselines
 
         return Baselines(self)
+
+
+@dataclass(kw_only=True, slots=True)
+class CalibrationConfig(EvaluationConfig):
+    """Whether the answers to questions with choices are right as often as the model is sure of them."""
+
+    kind: str = "calibration"
+    of: list[str] = field(default_factory=list)
+    """Names of the evaluations to derive from; empty takes all with choices that run beside it."""
+    bins: list[int] = field(default_factory=lambda: [10, 15])
+    """Numbers of bins of equal mass for the calibration error; the first is drawn."""
+
+    def __post_init__(self) -> None:
+        EvaluationConfig.__post_init__(self)
+        if not self.bins or min(self.bins) < 1 or len(set(self.bins)) < len(self.bins):
+            raise ConfigError(f"evaluation.calibration.bins is {list(self.bins)}; expected different numbers from 1 on")
+
+    def build(self) -> Evaluation:
+        from lmexp.evaluation.calibration import Calibration
+
+        return Calibration(self)
+
+
+@dataclass(kw_only=True, slots=True)
+class SelectiveConfig(EvaluationConfig):
+    """How good the answers to questions with choices are where the model may leave out what it is least sure of."""
+
+    kind: str = "selective"
+    of: list[str] = field(default_factory=list)
+    """Names of the evaluations to derive from; empty takes all with choices that run beside it."""
+    coverage: float = 0.1
+    """Share of the answers, the surest ones, of which the accuracy is shown."""
+
+    def __post_init__(self) -> None:
+        EvaluationConfig.__post_init__(self)
+        if not 0 < self.coverage <= 1:
+            raise ConfigError(f"evaluation.selective.coverage is {self.coverage}; expected a share above 0, at most 1")
+
+    def build(self) -> Evaluation:
+        from lmexp.evaluation.selective import Selective
+
+        return Selective(self)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -22,8 +22,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class Interrupted(BaseException):
+    """A process was asked to stop while an evaluation ran, which is to be done anew.
+
+    Not an Exception, so that no evaluation takes it for an error of its own.
+    """
+
+    def __init__(self, *, agreed: bool) -> None:
+        """agreed: all processes raise this, at the same gather."""
+        super().__init__("asked to stop while an evaluation ran")
+        self.agreed = agreed
+
+
 def _silent(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
+
+
+def _never() -> bool:
+    """Nobody asks to stop, or whoever does raises an exception."""
+    return False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,7 +66,7 @@ class EvaluationContext:
     seed: int = 0
     """Seed of resampling."""
     progress: Callable[[str, int, int], None] = _silent
-    """Called with what is being done, how many parts are done, and of how many."""
+    """Called with what is being done, how many parts are done, and of how many. May raise Interrupted."""
     tokenizer: Tokenizer | None = None
     """The tokenizer that the model was trained with; None where the user's own code has its own way."""
     name: str = ""
@@ -71,37 +88,70 @@ class EvaluationContext:
     somebody asks now, to whom what is wrong is said as an error."""
     own_files: bool = True
     """Whether files that the config names may be read: not where a run was made elsewhere or by somebody else."""
+    step: int | None = None
+    """During training, the optimizer steps done: the table is of this step. None where a checkpoint is evaluated."""
+    ema: Callable[[], AbstractContextManager[str]] | None = None
+    """Puts the moving average of the weights into the model for a while, and yields its model_digest; None where there
+    is none."""
+    asked_to_stop: Callable[[], bool] = _never
+    """Whether this process shall leave the evaluation; looked at whenever processes meet."""
 
     def gather(self, value: T) -> list[T]:
-        """value of every process, in order of rank. All processes must call this."""
-        if self.world_size == 1:
-            return [value]
-        gathered: list[T | None] = [None] * self.world_size
-        distributed.all_gather_object(gathered, value)
-        return gathered  # type: ignore[return-value]  # every entry is filled
+        """value of every process, in order of rank. All processes must call this.
+
+        Interrupted, on all of them, where one was asked to stop.
+        """
+        gathered: list[Any] = [(value, self.asked_to_stop())]
+        if self.world_size > 1:
+            mine, gathered = gathered[0], [None] * self.world_size
+            distributed.all_gather_object(gathered, mine)
+        if any(asked for _, asked in gathered):
+            raise Interrupted(agreed=True)
+        return [given for given, _ in gathered]
 
     def choose_split(self, wanted: str) -> tuple[str, TokenSplit]:
         """The split to score and its name: wanted, or validation where the corpus has no test split.
 
         DataError, with the reason, where there is neither.
         """
-        if self.cache is None:
-            raise DataError("the data module has no token cache; evaluate it with evaluation.kind=custom")
-        for name in (wanted, "validation") if wanted == "test" else (wanted,):
-            split = self.cache.splits.get(name)
-            if split is not None and split.n_tokens:
-                return name, split
-        key = "test" if wanted == "test" else "validation"
-        raise DataError(f"the corpus has no {wanted} split; raise data.{key}_fraction or give more text")
+        return choose_split(self.cache, wanted)
 
-    def targets(self, split: str, max_tokens: int | None = None) -> Targets:
-        """The tokens of a split to score: all, or the first max_tokens."""
-        from lmexp.evaluation.targets import Targets
+    def targets(
+        self,
+        split: str,
+        *,
+        windows: str | None = None,
+        sequence_length: int | None = None,
+        stride: int | None = None,
+        max_tokens: int | None = None,
+        score_eos: bool = True,
+    ) -> Targets:
+        """The tokens of a split to score. windows: stream or documents; None, as that of the length, is the model's."""
+        from lmexp.evaluation.targets import Showing, Targets
 
         assert self.cache is not None
-        return Targets(
-            self.cache, split, windows=self.windows, sequence_length=self.sequence_length, max_tokens=max_tokens
+        if windows == "documents":
+            windows = "padded" if self.windows == "stream" else self.windows
+        showing = Showing(
+            windows=windows or self.windows,
+            sequence_length=sequence_length or self.sequence_length,
+            stride=stride,
+            max_tokens=max_tokens,
+            score_eos=score_eos,
         )
+        return Targets(self.cache, split, showing)
+
+
+def choose_split(cache: TokenCache | None, wanted: str) -> tuple[str, TokenSplit]:
+    """The split of a corpus to score and its name, as EvaluationContext.choose_split says."""
+    if cache is None:
+        raise DataError("the data module has no token cache; evaluate it with evaluation.kind=custom")
+    for name in (wanted, "validation") if wanted == "test" else (wanted,):
+        split = cache.splits.get(name)
+        if split is not None and split.n_tokens:
+            return name, split
+    key = "test" if wanted == "test" else "validation"
+    raise DataError(f"the corpus has no {wanted} split; raise data.{key}_fraction or give more text")
 
 
 def split_note(wanted: str, chosen: str) -> str:

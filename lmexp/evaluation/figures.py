@@ -18,12 +18,17 @@ from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import Figure, Samples
 from lmexp.evaluation.statistics.bootstrap import N_RESAMPLES, percentile_interval, resample_sums
 from lmexp.evaluation.statistics.intervals import Interval, clustered_mean, wilson
+from lmexp.evaluation.token_plots import with_plots
 
 Floats = NDArray[np.float64]
 
 MOST_SLICES = 100
 
-EMPTY = {"n_bytes": "the scored tokens cover no bytes", "n_tokens": "no token was scored"}
+EMPTY = {
+    "n_bytes": "the scored tokens cover no bytes",
+    "n_tokens": "no token was scored",
+    "n_words": "the scored tokens begin no word",
+}
 """Denominator -> what it means when it is 0."""
 
 
@@ -37,7 +42,8 @@ class Sums:
 
 def rows_of(samples: Samples, *, seed: int) -> list[Row]:
     """A row for each figure that the table's header names."""
-    return [row_of(figure, samples, seed=seed) for figure in samples.header.figures]
+    rows = [row_of(figure, samples, seed=seed) for figure in samples.header.figures]
+    return with_plots(rows, samples, seed=seed)
 
 
 def rows_by_slice(samples: Samples, *, seed: int) -> list[Row]:
@@ -112,7 +118,7 @@ def row_of(figure: Figure, samples: Samples, *, seed: int) -> Row:
         n=_n(figure, samples),
         n_clusters=int(samples.clusters().max()) + 1,
         unit=figure.unit,
-        method=method,
+        method=f"paired {method}" if figure.paired and interval.low is not None else method,
         higher_is_better=figure.higher_is_better,
     )
 

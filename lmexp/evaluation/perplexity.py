@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,47 +22,74 @@ from lmexp.evaluation.config import PerplexityConfig
 from lmexp.evaluation.context import EvaluationContext, evaluation_mode, split_note
 from lmexp.evaluation.figures import rows_of
 from lmexp.evaluation.row import Row, not_measured
-from lmexp.evaluation.samples import Figure, Header, Key, Samples
-from lmexp.evaluation.sums import FEW_DOCUMENTS, SEGMENT, samples_table
+from lmexp.evaluation.samples import NUMBER, Figure, Header, Key, Samples, add_columns
+from lmexp.evaluation.sums import SEGMENT
 from lmexp.evaluation.targets import Targets
+from lmexp.evaluation.token_samples import TokenSamples, token_scores
 from lmexp.metrics.functional import token_nats
 
+
+def _figure(name: str, definition: str, denominator: str, **more: Any) -> Figure:
+    return Figure(
+        **{
+            "name": name,
+            "definition": definition,
+            "numerator": "logprob",
+            "denominator": denominator,
+            "scale": -1.0,
+            "higher_is_better": False,
+            **more,
+        }
+    )
+
+
+BITS = {"scale": -1.0 / math.log(2), "unit": "bits per byte"}
 FIGURES = (
-    Figure(
-        name="loss",
-        definition="mean cross-entropy of a token",
-        numerator="logprob",
-        denominator="n_tokens",
-        scale=-1.0,
-        unit="nats per token",
-        higher_is_better=False,
-    ),
-    Figure(
-        name="perplexity",
-        definition="exp of the mean cross-entropy of a token",
-        numerator="logprob",
-        denominator="n_tokens",
-        scale=-1.0,
+    _figure("loss", "mean cross-entropy of a token", "n_tokens", unit="nats per token"),
+    _figure("perplexity", "exp of the mean cross-entropy of a token", "n_tokens", exp=True),
+    _figure(
+        "word_perplexity",
+        "exp(sum of cross-entropy / words), where a word begins with each document and with each stretch of whitespace",
+        "n_words",
         exp=True,
-        higher_is_better=False,
     ),
-    Figure(
-        name="bits_per_byte",
-        definition="sum of cross-entropy / (UTF-8 bytes of the tokens x ln 2)",
-        numerator="logprob",
-        denominator="n_bytes",
-        scale=-1.0 / math.log(2),
-        unit="bits per byte",
-        higher_is_better=False,
-    ),
-    Figure(
-        name="accuracy",
-        definition="share of tokens that were the model's first choice",
+    _figure("byte_perplexity", "exp(sum of cross-entropy / UTF-8 bytes of the tokens)", "n_bytes", exp=True),
+    _figure("bits_per_byte", "sum of cross-entropy / (UTF-8 bytes of the tokens x ln 2)", "n_bytes", **BITS),
+    _figure(
+        "accuracy",
+        "share of tokens that were the model's first choice",
+        "n_tokens",
         numerator="n_correct",
-        denominator="n_tokens",
+        scale=1.0,
         higher_is_better=True,
     ),
 )
+DISJOINT = (
+    _figure(
+        "disjoint_perplexity",
+        "exp of the mean cross-entropy of a token in disjoint windows",
+        "n_tokens",
+        numerator="disjoint_logprob",
+        exp=True,
+    ),
+    _figure(
+        "disjoint_bits_per_byte",
+        "bits per byte in disjoint windows",
+        "n_bytes",
+        numerator="disjoint_logprob",
+        **BITS,
+    ),
+    _figure(
+        "stride_gain",
+        "bits per byte in disjoint windows minus those in overlapping ones",
+        "n_bytes",
+        numerator="stride_gain",
+        **BITS | {"scale": 1.0 / math.log(2)},
+        paired=True,
+        higher_is_better=None,
+    ),
+)
+"""With a stride."""
 
 
 class Perplexity:
@@ -71,49 +99,92 @@ class Perplexity:
         self.config = config
 
     def run(self, context: EvaluationContext) -> list[Row]:
-        """Four rows; the table behind them is left in context.samples."""
-        name = context.name or self.config.kind
+        """A row for each figure; the table behind them is left in context.samples."""
+        name, config = context.name or self.config.kind, self.config
         try:
-            split, _ = context.choose_split(self.config.split)
+            split, _ = context.choose_split(config.split)
         except DataError as error:
             return [
-                not_measured(f"{name}/{f.name}", self.config.split, f.definition, str(error), unit=f.unit)
-                for f in FIGURES
+                not_measured(f"{name}/{f.name}", config.split, f.definition, str(error), unit=f.unit)
+                for f in self._figures
             ]
-        targets = context.targets(split, self.config.max_tokens)
+        _check_length(context, name, config.sequence_length)
+        targets = context.targets(
+            split,
+            windows=config.windows,
+            sequence_length=config.sequence_length,
+            stride=config.stride,
+            max_tokens=config.max_tokens,
+            score_eos=config.score_eos,
+        )
         samples = self._samples(context, targets, name, split)
         context.samples[name] = samples
         return rows_of(samples, seed=context.seed)
 
+    @property
+    def _figures(self) -> tuple[Figure, ...]:
+        return FIGURES if self.config.stride is None else (*FIGURES, *DISJOINT)
+
     def _samples(self, context: EvaluationContext, targets: Targets, name: str, split: str) -> Samples:
-        assert context.cache is not None
         header = Header(
             name=name,
             kind=self.config.kind,
             split=split,
             definition=targets.definition + split_note(self.config.split, split),
             key=Key(model=context.model_digest, task=targets.task, settings={**targets.settings, **context.settings}),
-            figures=FIGURES,
-            cluster="document" if targets.n_documents >= FEW_DOCUMENTS else "window",
+            figures=self._figures,
+            cluster=targets.cluster,
         )
-        decode = context.cache.tokenizer.decode
+        scorings = [targets] if self.config.stride is None else [targets, targets.disjoint()]
+        batches = [
+            (number, windows)
+            for number, scoring in enumerate(scorings)
+            for windows in scoring.numbers(self.config.batch_size)
+        ]
 
-        def score_batch(numbers: NDArray[np.int64]) -> Any:
+        def score_batch(batch: tuple[int, NDArray[np.int64]]) -> Any:
             start = time.perf_counter()
-            batch = targets.batch(numbers)
-            found = batch.sum(*score(context, batch.tokens, batch.targets, batch.positions))
-            return found.table(time.perf_counter() - start)
+            number, windows = batch
+            shown = scorings[number].batch(windows)
+            found = shown.sum(*score(context, shown.tokens, shown.targets, shown.positions))
+            return found.table(time.perf_counter() - start, number)
 
         with evaluation_mode(context.model), torch.no_grad():
             return collect(
                 context,
                 header,
-                list(targets.numbers(self.config.batch_size)),
+                batches,
                 score_batch,
                 schema=SEGMENT,
                 batching={"batch_size": self.config.batch_size},
-                finish=lambda segments: samples_table(segments, targets.split, decode),
+                finish=lambda segments: perplexity_table(segments, targets, len(scorings)),
             )
+
+
+def perplexity_table(segments: Any, targets: Targets, n_scorings: int) -> Any:
+    """The columns of a samples table, from all segments: with those of a second, disjoint scoring where there is one.
+
+    By position, the disjoint windows are looked at: all positions occur equally often there.
+    """
+    by_scoring = [segments.filter(pc.equal(segments.column("scoring"), number)) for number in range(n_scorings)]
+    samples = TokenSamples(by_scoring[-1], targets.split, targets.cache.tokenizer.decode, targets.cluster)
+    scores, disjoint = token_scores(by_scoring[0]), token_scores(by_scoring[-1])
+    table = samples.table(scores)
+    columns = samples.by_position(disjoint, targets.showing.sequence_length)
+    if n_scorings > 1:
+        logprob = samples.sums(disjoint.logprob)
+        columns["disjoint_logprob"] = NUMBER, logprob
+        columns["stride_gain"] = NUMBER, table.column("logprob").to_numpy() - logprob
+    return add_columns(table, columns)
+
+
+def _check_length(context: EvaluationContext, name: str, length: int | None) -> None:
+    longest = getattr(context.model, "max_sequence_length", None)
+    if length is not None and isinstance(longest, int) and length > longest:
+        raise ConfigError(
+            f"evaluation.{name}.sequence_length is {length}, but the model takes {longest} tokens at most "
+            f"(the data.sequence_length it was built with); give {longest} or fewer"
+        )
 
 
 def score(

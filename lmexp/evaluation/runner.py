@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 from lmexp.errors import ConfigError
-from lmexp.evaluation.config import EvaluationConfig
+from lmexp.evaluation.config import EMA, RAW, EvaluationConfig
 from lmexp.evaluation.context import EvaluationContext, evaluation_mode
 from lmexp.evaluation.row import Row
+from lmexp.evaluation.samples import Samples
 
 
 @runtime_checkable
@@ -23,15 +26,42 @@ class Evaluation(Protocol):
 def run_evaluations(configs: dict[str, EvaluationConfig], context: EvaluationContext) -> list[Row]:
     """The rows of all evaluations, in the order of configs."""
     evaluations = {name: _build(name, config) for name, config in configs.items()}
-    rows: dict[str, list[Row]] = {}
+    for name, config in configs.items():
+        if config.weights == EMA and context.ema is None:
+            raise ConfigError(
+                f"evaluation.{name}.weights=ema: the run keeps no moving average of its weights; take "
+                f"evaluation.{name}.weights=raw, or train with trainer.ema_decay=0.999"
+            )
     for name, evaluation in evaluations.items() if context.items is None else ():
         if hasattr(evaluation, "check"):
             evaluation.check(name)
+    rows: dict[str, list[Row]] = {}
+    tables: dict[str, dict[str, Samples]] = {RAW: context.samples, EMA: {}}
+    again = {RAW: context.again, EMA: {}}
     with evaluation_mode(context.model):
         for name in sorted(evaluations, key=lambda name: getattr(evaluations[name], "runs_last", False)):
+            weights = configs[name].weights
             context.name = name
-            rows[name] = _check_rows(name, evaluations[name].run(context))
+            context.samples, context.again = tables[weights], again[weights]  # figures derive from the same weights
+            with _weights_in_model(context, weights):
+                rows[name] = _check_rows(name, evaluations[name].run(context))
+    context.samples, context.again = tables[RAW] | tables[EMA], again[RAW] | again[EMA]
     return [row for name in configs for row in rows[name]]
+
+
+@contextmanager
+def _weights_in_model(context: EvaluationContext, weights: str) -> Iterator[None]:
+    """Let the context's model have these weights, and its digest be theirs."""
+    if weights == RAW:
+        yield
+        return
+    assert context.ema is not None
+    before = context.model_digest
+    with context.ema() as context.model_digest:
+        try:
+            yield
+        finally:
+            context.model_digest = before
 
 
 def _build(name: str, config: EvaluationConfig) -> Evaluation:

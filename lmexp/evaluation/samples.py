@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -28,10 +29,14 @@ from lmexp.reading import check_format, open_file, parse_object
 FORMAT = "lmexp.samples"
 VERSION = 1
 SAMPLES_PARQUET = "samples.parquet"
+STEP_PARQUET = re.compile(r"step-(\d{8,18})\.parquet", re.ASCII)
+"""Tables made during training."""
 
 MOST_BYTES = 1 << 33
 """Of a table in memory."""
 BATCH_ROWS = 1 << 10
+EXTENSION = b"ARROW:extension:name"
+"""What marks a column of a type that another program defines."""
 
 TEXT, COUNT, NUMBER = pa.string(), pa.int64(), pa.float64()
 TEXTS, COUNTS, NUMBERS = pa.list_(TEXT), pa.list_(COUNT), pa.list_(NUMBER)
@@ -95,6 +100,8 @@ class Figure:
     """The figure is exp of the ratio."""
     binary: bool = False
     """The numerator is 0 or 1, and there is no denominator."""
+    paired: bool = False
+    """The numerator is a difference between two models, or two ways to use one, on the same sample."""
     unit: str = ""
     higher_is_better: bool | None = None
     counted: str | None = None
@@ -189,8 +196,25 @@ class Samples:
 
     def equal_but_for_latency(self, other: Samples) -> bool:
         """Whether both hold the same, to the last bit."""
-        one, two = (s.table.drop_columns(["latency"]).combine_chunks() for s in (self, other))
-        return self.header == other.header and bool(one.equals(two, check_metadata=False))
+        one, two = (s.table.drop_columns(["latency"]) for s in (self, other))
+        return (
+            self.header == other.header
+            and bool(one.schema.equals(two.schema))
+            and all(_bits(a).equals(_bits(b)) for a, b in zip(one.columns, two.columns, strict=True))
+        )
+
+
+def _bits(column: Any) -> Any:
+    """A column with its numbers as their bits: pyarrow takes no nan for equal to itself."""
+    values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    if values.type == NUMBERS:
+        return pa.ListArray.from_arrays(_offsets(values), values.flatten().view(COUNT))
+    return values.view(COUNT) if values.type == NUMBER else values
+
+
+def _offsets(lists: Any) -> Any:
+    offsets = lists.offsets.to_numpy()
+    return pa.array(offsets - offsets[0], pa.int32())
 
 
 def digest(facts: Mapping[str, Any]) -> str:
@@ -210,6 +234,14 @@ def make_table(columns: Mapping[str, Sequence[Any] | NDArray[Any]], extra: Mappi
         values = columns[name] if name in columns else [DEFAULTS[name]] * n
         arrays.append(values if isinstance(values, pa.Array) else pa.array(values, dtype, from_pandas=False))
     return pa.Table.from_arrays(arrays, schema=_schema(types))
+
+
+def add_columns(table: Any, columns: Mapping[str, tuple[Any, Any]]) -> Any:
+    """The table with more columns: name -> type and values."""
+    for name, (dtype, values) in columns.items():
+        array = values if isinstance(values, pa.Array) else pa.array(values, dtype, from_pandas=False)
+        table = table.append_column(pa.field(name, dtype, nullable=False), array)
+    return table
 
 
 def lists_of(values: NDArray[Any], lengths: NDArray[np.int64]) -> Any:
@@ -232,6 +264,19 @@ def write_samples(path: Path, samples: Samples, *, owner: str = "") -> None:
     sync_folder(path.parent)
 
 
+def step_table(step: int) -> str:
+    """The name of a table that was made during training: step-00000100.parquet."""
+    return f"step-{step:08d}.parquet"
+
+
+def cut_back_tables(folder: Path, step: int | None) -> None:
+    """Delete the tables of steps after this one (None: all) from evaluation/ before a run goes on from there."""
+    for path in folder.glob("*/step-*.parquet"):
+        found = STEP_PARQUET.fullmatch(path.name)
+        if found and (step is None or int(found[1]) > step):
+            path.unlink()
+
+
 def read_samples(path: Path) -> Samples:
     """A table that write_samples wrote. RunError where it is damaged or of another format or version; FileNotFoundError
     where there is none."""
@@ -240,7 +285,10 @@ def read_samples(path: Path) -> Samples:
             opened = pq.ParquetFile(file)
             header = _header(opened.schema_arrow.metadata or {}, path)
             _check_schema(opened.schema_arrow, path)
+            _check_figures(header.figures, opened.schema_arrow, path)
             return Samples(header, read_bounded(opened, path))
+        except RunError:
+            raise
         except (OSError, ValueError, pa.ArrowException) as error:  # what pyarrow raises for damaged files
             reason = str(error).partition("\n")[0][:200]
             raise RunError(f"{path}: not a samples table ({reason}); delete it, and evaluate again") from None
@@ -251,6 +299,8 @@ def read_header(path: Path) -> Header:
     with open_file(path, RunError) as file:
         try:
             return _header(pq.read_schema(file).metadata or {}, path)
+        except RunError:
+            raise
         except (OSError, ValueError, pa.ArrowException) as error:
             reason = str(error).partition("\n")[0][:200]
             raise RunError(f"{path}: not a samples table ({reason}); delete it, and evaluate again") from None
@@ -264,11 +314,26 @@ def _check_schema(schema: Any, path: Path) -> None:
     known = (TEXT, COUNT, NUMBER, TEXTS, COUNTS, NUMBERS)
     expected = list(COLUMNS.items())
     found = [(column.name, column.type) for column in schema]
-    if found[: len(expected)] != expected or any(dtype not in known for _, dtype in found):
+    plain = all(column.type in known and EXTENSION not in (column.metadata or {}) for column in schema)
+    if found[: len(expected)] != expected or not plain:
         raise RunError(
             f"{path}: expected the columns {', '.join(COLUMNS)} and others of text and numbers, got "
             f"{', '.join(f'{name} ({dtype})' for name, dtype in found)[:500]}; lmexp didn't write it"
         )
+    twice = {name for name in schema.names if schema.names.count(name) > 1}
+    if twice:
+        raise RunError(f"{path}: it has columns twice ({', '.join(sorted(twice))[:200]}); lmexp didn't write it")
+
+
+def _check_figures(figures: Sequence[Figure], schema: Any, path: Path) -> None:
+    numbers = {column.name for column in schema if column.type in (COUNT, NUMBER)}
+    for figure in figures:
+        for name in (figure.numerator, figure.denominator, figure.counted):
+            if name is not None and name not in numbers:
+                raise RunError(
+                    f"{path}: it has no column of numbers {name[:80]}, of which its header makes the figure "
+                    f"{figure.name[:80]}; lmexp didn't write it"
+                )
 
 
 def read_bounded(opened: Any, path: Path) -> Any:
@@ -301,7 +366,9 @@ def _header(metadata: Mapping[bytes, bytes], path: Path) -> Header:
         raise RunError(f"{path}: its header is damaged ({error}); delete it, and evaluate again") from None
 
 
-def _typed(given: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+def _typed(given: Any, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ValueError(f"it has {repr(given)[:80]}, expected an object")
     if given.keys() != types.keys():
         raise ValueError(f"it has {', '.join(map(str, given))[:200]}; expected {', '.join(types)}")
     for name, kinds in types.items():
@@ -314,7 +381,7 @@ KEY_TYPES: dict[str, tuple[type, ...]] = {"model": (str,), "task": (dict,), "set
 FIGURE_TYPES: dict[str, tuple[type, ...]] = {
     **{f.name: (str,) for f in fields(Figure)},
     **dict.fromkeys(("denominator", "counted"), (str, type(None))),
-    **dict.fromkeys(("exp", "binary"), (bool,)),
+    **dict.fromkeys(("exp", "binary", "paired"), (bool,)),
     "scale": (float, int),
     "higher_is_better": (bool, type(None)),
 }

@@ -130,7 +130,7 @@ def cross_fitted_temperature(
 def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
     """The temperature that minimizes the NLL of softmax(logits / temperature) on these very items.
 
-    The NLL is convex in 1 / temperature, so the zero of its slope is found by halving; 0.01 or 100 where it lies beyond.
+    The NLL is convex in 1 / temperature, so halving finds where its slope is 0; 0.01 or 100 if beyond.
 
     >>> round(fit_temperature([[4.0, 0.0]] * 5, [0, 0, 0, 0, 1]), 4)  # 4 / ln(0.8 / 0.2)
     2.8854

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,9 @@ from lmexp.runs.load import LoadedModel, load
 from lmexp.runs.ranks import Ranks
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.training import checkpoints
+from lmexp.training.average import average_of
 from lmexp.training.config import HardwareConfig
-from lmexp.training.devices import accelerator, set_determinism
+from lmexp.training.devices import accelerator, autocast, set_determinism
 
 if TYPE_CHECKING:
     from lmexp.config.schema import EvaluateConfig, TrainConfig
@@ -107,7 +107,7 @@ def _context(
         sequence_length=loaded.config.data.sequence_length,
         windows=loaded.config.data.windows,
         device=device,
-        dtype_context=_autocast(settings.precision, device),
+        dtype_context=autocast(settings.precision, device),
         rank=ranks.rank,
         world_size=ranks.world_size,
         seed=seed,
@@ -116,14 +116,15 @@ def _context(
         request=request,
         model_digest=checkpoints.read_manifest(loaded.checkpoint).files[checkpoints.MODEL],
         settings={"precision": settings.precision, "device": device.type},
+        ema=_average(loaded.checkpoint, loaded.model),
     )
 
 
-def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    if precision not in types:
-        return nullcontext
-    return lambda: torch.autocast(device.type, dtype=types[precision])
+def _average(checkpoint: Path, model: torch.nn.Module, prefix: str = "") -> Callable[[], Any] | None:
+    """What evaluates the moving average in a checkpoint; None where it holds none. prefix: of names in the model."""
+    if checkpoints.EMA not in checkpoints.read_manifest(checkpoint).files:
+        return None
+    return lambda: average_of(checkpoint, model, prefix)
 
 
 def _evaluate_custom(
@@ -144,9 +145,10 @@ def _evaluate_custom(
             cache=cache,
             sequence_length=length,
             device=device,
-            dtype_context=_autocast(config.trainer.precision, device),
+            dtype_context=autocast(config.trainer.precision, device),
             rank=ranks.rank,
             world_size=ranks.world_size,
+            ema=_average(folder, module, prefix),
         )
         rows = run_evaluations(config.evaluation, context)
     if ranks.is_first:

@@ -145,6 +145,7 @@ def _start_tracking(
     if not ranks.is_first:
         ranks.barrier()
         return None
+    from lmexp.evaluation.samples import cut_back_tables
     from lmexp.tracking.receipt import going_on, read_receipt, receipt, write_receipt
     from lmexp.tracking.tracker import cut_back_run
     from lmexp.training import checkpoints
@@ -154,6 +155,7 @@ def _start_tracking(
     resumed = checkpoints.latest(root, warn=say)
     step = None if resumed is None else checkpoints.read_manifest(resumed).step
     cut_back_run(run_dir, step)
+    cut_back_tables(run_dir / EVALUATION_DIR, step)
     facts: dict[str, Any] = {
         "run_id": record.run_id,
         "lmexp": __version__,

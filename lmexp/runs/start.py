@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lmexp import __version__, plugins
 from lmexp.config.freeze import RunRecord, without_secrets, write_config_yaml, write_record
 from lmexp.data.config import CorpusConfig
-from lmexp.errors import ConfigError, RunError
+from lmexp.errors import ConfigError, DataError, RunError
 from lmexp.evaluation.benchmarks.config import BenchmarkConfig
 from lmexp.paths import DATA_CARD_HTML, TOKENIZER_JSON, default_root
 from lmexp.redaction import redact_text, secret_variables
@@ -53,6 +53,7 @@ def start(
         cache = prepare_data(config, progress)
     if cache is not None:
         say(f"data card: {cache.path / DATA_CARD_HTML}")
+    _check_data_of_evaluations(config, cache)
     weights = _initial_weights(config, cache)
     assert config.run.name is not None and config.run.folder is not None, "compose names the run"
     run_dir = folder.create(Path(config.run.root or default_root()), config.run.folder, config.run.name)
@@ -92,6 +93,23 @@ def _initial_weights(config: TrainConfig, cache: TokenCache | None) -> dict[str,
     from lmexp.training.trainer import build_model
 
     return initial_weights.check(config, cache.tokenizer, build_model(config, cache.tokenizer.vocab_size))
+
+
+def _check_data_of_evaluations(config: TrainConfig, cache: TokenCache | None) -> None:
+    """DataError where an evaluation during training would find nothing to measure; at the end a row says so."""
+    from lmexp.evaluation.context import choose_split
+
+    during = {name: one for name, one in config.evaluation.items() if one.every_n_steps is not None}
+    for name, evaluation in during.items():
+        try:
+            for split in evaluation.needs():
+                choose_split(cache, split)
+        except DataError as error:
+            raise DataError(
+                f"evaluation.{name}.every_n_steps={evaluation.every_n_steps}: there is nothing to evaluate: {error}"
+            ) from None
+        if evaluation.kind != "custom" and hasattr(built := evaluation.build(), "check"):
+            built.check(name)
 
 
 def check_items(config: TrainConfig) -> dict[str, str]:

@@ -25,6 +25,7 @@ from lmexp.files import write_atomically
 from lmexp.redaction import redact, redact_text
 from lmexp.stopping import StopRequest
 from lmexp.training import checkpoints
+from lmexp.training.average import AVERAGE
 from lmexp.training.config import CheckpointConfig
 from lmexp.training.signals import agreed
 
@@ -71,12 +72,13 @@ class FolderCheckpointIO(CheckpointIO):
             name: tensor if tensor.data_ptr() in request.constant else tensor.clone()
             for name, tensor in checkpoint.pop("state_dict").items()
         }
+        average = checkpoint.pop(AVERAGE, None)  # constant as well, see WeightAverage
         checkpoint[FINGERPRINT] = self.data_fingerprints[-1] if self.data_fingerprints else None
         state = plain(checkpoint)
 
         def work() -> None:
             request.before()
-            checkpoints.write(Path(path).parent, state["global_step"], weights, state, request.metrics)
+            checkpoints.write(Path(path).parent, state["global_step"], weights, state, request.metrics, average)
             request.after()
 
         self._pending = self._thread.submit(work)
@@ -94,8 +96,14 @@ class FolderCheckpointIO(CheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         folder = Path(path)
-        prefix = checkpoints.verify(folder).prefix
-        weights = {f"{prefix}{name}": tensor for name, tensor in checkpoints.load_weights(folder).items()}
+        manifest = checkpoints.verify(folder)
+
+        def named(file: str) -> dict[str, torch.Tensor]:
+            return {f"{manifest.prefix}{name}": one for name, one in checkpoints.load_weights(folder, file).items()}
+
+        weights = {"state_dict": named(checkpoints.MODEL)}
+        if checkpoints.EMA in manifest.files:
+            weights[AVERAGE] = named(checkpoints.EMA)
         state = checkpoints.load_state(folder)
         trained_on = state.pop(FINGERPRINT, None)
         if trained_on not in self.data_fingerprints and (self.data_fingerprints or trained_on is not None):
@@ -104,7 +112,7 @@ class FolderCheckpointIO(CheckpointIO):
                 f"{folder}: it was trained on the data with fingerprint {str(trained_on)[:16]}; expected {expected}, "
                 f"the run's own; take the checkpoint away, or accept it: lmexp resume RUN --allow-changed-data"
             )
-        return state | {"state_dict": weights}
+        return state | weights
 
     def remove_checkpoint(self, path: Any) -> None:
         checkpoints.remove(Path(path))
@@ -144,7 +152,6 @@ class CheckpointWriter(Checkpoint):
         """Last figures of each name; Lightning forgets them when a run is resumed."""
         self._saved_step = -1
         self._seen_step = -1
-        self._stop_after_validation: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_step": self.best_step, "metrics": dict(self.metrics)}
@@ -167,10 +174,9 @@ class CheckpointWriter(Checkpoint):
         if step == self._seen_step:  # a micro-batch inside an optimizer step
             return
         self._seen_step = step
-        stopping = agreed(self.stop, trainer)
-        if self._validates_now(trainer):
-            self._stop_after_validation = stopping
+        if validates_now(trainer):
             return
+        stopping = agreed(self.stop, trainer)
         if stopping is not None or self._due(step):
             self._save(trainer)
         if stopping is not None:
@@ -183,11 +189,11 @@ class CheckpointWriter(Checkpoint):
         if trainer.sanity_checking or not trainer.fit_loop.epoch_loop.val_loop or trainer.state.fn != "fit":
             return
         step = trainer.global_step
-        improved = self._improved(trainer)
-        if improved or self._due(step) or self._stop_after_validation is not None:
+        improved, stopping = self._improved(trainer), agreed(self.stop, trainer)
+        if improved or self._due(step) or stopping is not None:
             self._save(trainer, best=improved)
-        if self._stop_after_validation is not None:
-            self._stop(self._stop_after_validation, step)
+        if stopping is not None:
+            self._stop(stopping, step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._saved_step != trainer.global_step:
@@ -211,13 +217,6 @@ class CheckpointWriter(Checkpoint):
 
     def _due(self, step: int) -> bool:
         return step % self.config.every_n_steps == 0 or step == self.total_steps
-
-    def _validates_now(self, trainer: pl.Trainer) -> bool:
-        """Whether Lightning validates right after this batch: its own rule, counted in micro-batches."""
-        every = trainer.val_check_batch
-        if not trainer.enable_validation or every is None or every == float("inf"):
-            return False
-        return (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % int(every) == 0
 
     def _improved(self, trainer: pl.Trainer) -> bool:
         """Whether the monitor is better than ever; remembers it."""
@@ -277,6 +276,14 @@ class CheckpointWriter(Checkpoint):
             if folder.name in newest | best or (folder.name in until_now and kept_for_good(folder, self.config)):
                 continue
             checkpoints.remove(folder)
+
+
+def validates_now(trainer: pl.Trainer) -> bool:
+    """Whether Lightning validates right after this batch: its own rule, counted in micro-batches."""
+    every = trainer.val_check_batch
+    if not trainer.enable_validation or every is None or every == float("inf"):
+        return False
+    return (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % int(every) == 0
 
 
 def keep_at_end(root: Path, config: CheckpointConfig) -> None:

@@ -2,8 +2,9 @@
 
     checkpoints/step-00000100/model.safetensors    the weights; loads alone
                               state.pt             the rest: plain types and tensors, torch.load(weights_only=True)
-                              manifest.json        format "lmexp.checkpoint", version 2; step, metrics, SHA-256s, also
-                                                   of the manifest itself
+                              ema.safetensors      their moving average, where the run keeps one
+                              manifest.json        format "lmexp.checkpoint", version 2 (3 with an average); step,
+                                                   metrics, SHA-256s, also of the manifest itself
     checkpoints/LATEST, BEST                       name of a step folder
 
 A folder is written beside its place, every file fsynced, the manifest last; then renamed, then LATEST moves. So LATEST
@@ -38,8 +39,9 @@ from lmexp.files import sync_file, sync_folder, write_atomically
 from lmexp.reading import check_format, open_file, parse_object, read_bytes
 
 FORMAT = "lmexp.checkpoint"
-VERSION = 2
+VERSION, VERSION_WITH_AVERAGE = 2, 3
 MODEL = "model.safetensors"
+EMA = "ema.safetensors"
 STATE = "state.pt"
 MANIFEST = "manifest.json"
 LATEST = "LATEST"
@@ -81,8 +83,15 @@ def folder_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def write(root: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], metrics: dict[str, float]) -> Path:
-    """Write checkpoints/step-N and let LATEST name it. All or nothing."""
+def write(
+    root: Path,
+    step: int,
+    weights: dict[str, Tensor],
+    state: dict[str, Any],
+    metrics: dict[str, float],
+    average: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write checkpoints/step-N and let LATEST name it. All or nothing. average: of the weights, named as they are."""
     target = root / folder_name(step)
     building = root / f".{target.name}.{secrets.token_hex(4)}.tmp"
     building.mkdir()
@@ -91,9 +100,14 @@ def write(root: Path, step: int, weights: dict[str, Tensor], state: dict[str, An
         unique, aliases = _without_aliases({name.removeprefix(prefix): t for name, t in weights.items()})
         save_file(unique, building / MODEL)
         torch.save(state, building / STATE)
-        for name in (MODEL, STATE):
+        names = [MODEL, STATE]
+        if average:
+            averages = {name: average[f"{prefix}{name}"].contiguous() for name in unique}
+            save_file(averages, building / EMA)
+            names.append(EMA)
+        for name in names:
             sync_file(building / name)
-        files = {name: sha256(building / name) for name in (MODEL, STATE)}
+        files = {name: sha256(building / name) for name in names}
         manifest = Manifest(step=step, metrics=metrics, prefix=prefix, aliases=aliases, files=files)
         write_atomically(building / MANIFEST, manifest_text(manifest))
         if target.exists():  # the same step saved again after a resume: same content
@@ -116,7 +130,8 @@ def remove(folder: Path) -> None:
 
 def manifest_text(manifest: Manifest) -> str:
     """The content of manifest.json."""
-    body = {"format": FORMAT, "version": VERSION, **{name: getattr(manifest, name) for name in Manifest.__slots__}}
+    version = VERSION_WITH_AVERAGE if EMA in manifest.files else VERSION
+    body = {"format": FORMAT, "version": version, **{name: getattr(manifest, name) for name in Manifest.__slots__}}
     digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
     return json.dumps({**body, "sha256": digest}, indent=2) + "\n"
 
@@ -131,7 +146,8 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: not a checkpoint, it holds no {MANIFEST}") from None
     body = parse_object(content, path, CheckpointError)
-    check_format(body, path, CheckpointError, FORMAT, VERSION)
+    version = VERSION_WITH_AVERAGE if body.get("version") == VERSION_WITH_AVERAGE else VERSION
+    check_format(body, path, CheckpointError, FORMAT, version)
     try:
         manifest = Manifest(**{name: body[name] for name in Manifest.__slots__})
     except KeyError as error:
@@ -170,9 +186,12 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return _with_aliases(path, found, aliases)
 
 
-def load_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights under the model's own names (without `prefix`), tied ones under each of their names."""
-    path, aliases = folder / MODEL, read_manifest(folder).aliases
+def load_weights(folder: Path, name: str = MODEL) -> dict[str, Tensor]:
+    """The weights under the model's own names (without `prefix`), tied ones under each of their names.
+
+    name: MODEL, or EMA for their moving average in a checkpoint that holds one.
+    """
+    path, aliases = folder / name, read_manifest(folder).aliases
     open_file(path, CheckpointError).close()
     try:
         weights = load_file(path)
@@ -296,7 +315,7 @@ def _check_manifest(path: Path, manifest: Manifest) -> None:
         "prefix": manifest.prefix in ("", PREFIX),
         "aliases": _is_table(manifest.aliases, str),
         "files": _is_table(manifest.files, str)
-        and manifest.files.keys() == {MODEL, STATE}
+        and manifest.files.keys() - {EMA} == {MODEL, STATE}
         and all(SHA256.fullmatch(digest) for digest in manifest.files.values()),
     }
     for name, well in fits.items():

@@ -79,9 +79,17 @@ class TrainerConfig(HardwareConfig):
     """Optimizer steps between validations; there is one at least."""
     limit_val_batches: int | None = None
     """Validate on this many batches of each process only; null is the whole validation split."""
+    ema_decay: float | None = None
+    """Also keep a moving average of the weights (ema = decay * ema + (1 - decay) * weights after each step), for
+    evaluation.<name>.weights=ema; null keeps none. Takes the memory of the weights once more, in float32."""
 
     def __post_init__(self) -> None:
         HardwareConfig.__post_init__(self)
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ConfigError(
+                f"trainer.ema_decay is {self.ema_decay}; expected a number from 0 up to 1, but not 1, e.g. 0.999, or "
+                f"null"
+            )
         given = [name for name in ("max_steps", "max_tokens", "max_epochs") if getattr(self, name) is not None]
         if len(given) != 1:
             settings = ", ".join(f"trainer.{name}={getattr(self, name)}" for name in given) or "none of them"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -13,6 +15,14 @@ from lmexp.training.config import HardwareConfig
 def accelerator(wanted: str) -> str:
     """cuda or cpu; auto is CUDA where there is a device."""
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Makes the context manager in which a forward pass is computed, outside Lightning."""
+    types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    if precision not in types:
+        return nullcontext
+    return lambda: torch.autocast(device.type, dtype=types[precision])
 
 
 def set_determinism(wanted: bool) -> None:

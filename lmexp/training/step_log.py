@@ -94,7 +94,7 @@ class StepLog(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         seconds = time.perf_counter() - self._validation_started
-        self._paused += seconds
+        self.pause(seconds)
         if self.tracker is not None:
             self.tracker.timings(trainer.global_step, {"validation_seconds": seconds})
         figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
@@ -105,6 +105,10 @@ class StepLog(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.progress.stop()
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time that wasn't spent on training."""
+        self._paused += seconds
 
     def _collect(self, trainer: pl.Trainer) -> None:
         """Keep the loss of each step since the last call, and add it to the sums that are carried along."""

@@ -27,9 +27,11 @@ from lmexp.stopping import StopRequest
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.tracking.tracker import Tracker
 from lmexp.training import checkpoints, initial_weights, progress
+from lmexp.training.average import WeightAverage
 from lmexp.training.checkpoint_io import CheckpointWriter, FolderCheckpointIO
 from lmexp.training.config import HardwareConfig, TrainerConfig
 from lmexp.training.devices import accelerator
+from lmexp.training.evaluations import StepEvaluations
 from lmexp.training.logger import TrackerLogger
 from lmexp.training.seeds import StepSeeds
 from lmexp.training.step_log import StepLog
@@ -154,7 +156,9 @@ def fit(
     if resumed is not None and cache is not None:
         check_fits(config, cache.tokenizer.vocab_size, resumed)
     parts = build(config, cache, started_from if resumed is None else None)
-    trainer = _trainer(config, run_dir, parts, tracker, rank, FolderCheckpointIO(data_fingerprints), stop)
+    checkpoint_io = FolderCheckpointIO(data_fingerprints)
+    callbacks = _callbacks(config, run_dir, cache, parts, tracker, rank, checkpoint_io, stop, say)
+    trainer = _trainer(config, run_dir, parts, tracker, checkpoint_io, callbacks)
     n_parameters = sum(p.numel() for p in parts.module.parameters() if p.requires_grad)
     start = f", starting from {started_from['path']}" if started_from is not None else ""
     start = start if resumed is None else f", going on from step {checkpoints.read_manifest(resumed).step}"
@@ -162,6 +166,9 @@ def fit(
     at_most = "up to " if isinstance(config.data, CorpusConfig) and config.data.windows != "stream" else ""
     per_step = f" of {at_most}{parts.tokens_per_step:,} tokens" if parts.tokens_per_step else ""
     say(f"training {n_parameters:,} parameters for {steps}{per_step} ({config.trainer.precision}){start}")
+    for name, evaluation in config.evaluation.items():
+        if parts.total_steps is not None and (evaluation.every_n_steps or 0) > parts.total_steps:
+            say(f"evaluation.{name}.every_n_steps={evaluation.every_n_steps} lies beyond the last step")
     checkpoint = None if resumed is None else str(resumed)
     try:
         trainer.fit(parts.module, datamodule=parts.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -184,38 +191,54 @@ def _while_restoring(error: BaseException) -> bool:
     return any(frame.f_code.co_filename.endswith("checkpoint_connector.py") for frame, _ in frames)
 
 
-def _trainer(
+def _callbacks(
     config: TrainConfig,
     run_dir: Path,
+    cache: TokenCache | None,
     parts: Parts,
     tracker: Tracker | None,
     rank: int,
     checkpoint_io: FolderCheckpointIO,
     stop: StopRequest,
+    say: Callable[[str], None],
+) -> list[pl.Callback]:
+    """In the order in which they see a step: it is logged, averaged, evaluated and saved."""
+    custom = isinstance(config.task, CustomTaskConfig) or any(c.kind == "custom" for c in config.callbacks.values())
+    step_log = StepLog(
+        tracker, progress.choose(rank), every=config.logger.log_every_n_steps, total_steps=parts.total_steps
+    )
+    average = WeightAverage(config.trainer.ema_decay) if config.trainer.ema_decay is not None else None
+    writer = CheckpointWriter(
+        run_dir / CHECKPOINTS_DIR,
+        config.checkpoint,
+        io=checkpoint_io,
+        total_steps=parts.total_steps,
+        stop=stop,
+        background=not custom,
+        before_save=tracker.sync if tracker is not None else lambda: None,
+    )
+    callbacks = [StepSeeds(config.seed), step_log, *(callback.build() for callback in config.callbacks.values())]
+    if average is not None:
+        callbacks.append(average)
+    if any(evaluation.every_n_steps is not None for evaluation in config.evaluation.values()):
+        evaluations = StepEvaluations(
+            config, run_dir, cache, tracker, average, stop=stop, say=say, pause=step_log.pause
+        )
+        callbacks.append(evaluations)
+    return [*callbacks, writer]
+
+
+def _trainer(
+    config: TrainConfig,
+    run_dir: Path,
+    parts: Parts,
+    tracker: Tracker | None,
+    checkpoint_io: FolderCheckpointIO,
+    callbacks: list[pl.Callback],
 ) -> pl.Trainer:
     settings = config.trainer
     total_steps, custom = parts.total_steps, isinstance(config.task, CustomTaskConfig)
     every = settings.val_every_n_steps if total_steps is None else min(settings.val_every_n_steps, total_steps)
-    log_every = config.logger.log_every_n_steps
-    callbacks = [
-        StepSeeds(config.seed),
-        StepLog(
-            tracker,
-            progress.choose(rank),
-            every=log_every,
-            total_steps=total_steps,
-        ),
-        *(callback.build() for callback in config.callbacks.values()),
-        CheckpointWriter(
-            run_dir / CHECKPOINTS_DIR,
-            config.checkpoint,
-            io=checkpoint_io,
-            total_steps=total_steps,
-            stop=stop,
-            background=not custom and not any(c.kind == "custom" for c in config.callbacks.values()),
-            before_save=tracker.sync if tracker is not None else lambda: None,
-        ),
-    ]
     logger = TrackerLogger(tracker, run_dir)
     trainer = pl.Trainer(
         **hardware(settings, checkpoint_io),
@@ -230,7 +253,7 @@ def _trainer(
         num_sanity_val_steps=0,
         callbacks=callbacks,
         logger=logger,
-        log_every_n_steps=log_every,
+        log_every_n_steps=config.logger.log_every_n_steps,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=custom,

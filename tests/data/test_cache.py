@@ -106,6 +106,43 @@ def test_whatever_changes_the_tokens_changes_the_fingerprint(make_cache, lines_f
     assert len(found) == 9
 
 
+def digests_of(cache: TokenCache) -> dict[str, str]:
+    return {name: split.documents_digest for name, split in cache.splits.items()}
+
+
+def test_digests_of_splits_are_those_of_their_documents_alone(write_pieces, prepare_pieces) -> None:
+    """So that models with other tokenizers, or trained on more text, can be compared on the same test split."""
+    train, test = [f"train {i}" for i in range(20)], [f"test {i}" for i in range(9)]
+
+    def digests(tokenizer=None, train=train, test=test) -> dict[str, str]:
+        path = write_pieces(train, f"{len(train)}-{'-'.join(test)}", test=test)
+        return digests_of(prepare_pieces(path, tokenizer or ByteTokenizerConfig(), validation_fraction=0.2))
+
+    first = digests()
+    assert len(set(first.values())) == 3
+    assert digests(BPETokenizerConfig(vocab_size=270)) == digests(WordTokenizerConfig()) == first
+    more = digests(train=[*train, "and more"])
+    assert more["test"] == first["test"] and more["train"] != first["train"]
+    for other in ([*test[:-1], "test 8!"], test[:-1], test[::-1], [*test, test[0]]):
+        assert digests(test=other)["test"] != first["test"]
+        assert digests(test=other)["train"] == first["train"]
+
+
+def test_digests_of_cut_documents_say_where_they_were_cut(write_pieces, prepare_pieces) -> None:
+    def digests(text: str, name: str, test_fraction: float, tokenizer=None) -> dict[str, str]:
+        settings = {"split": "tail", "validation_fraction": 0.1, "test_fraction": test_fraction}
+        path = write_pieces([text], name)
+        return digests_of(prepare_pieces(path, tokenizer or ByteTokenizerConfig(), **settings))
+
+    first = digests("abcdefghij" * 10, "a", 0.2)
+    assert len(set(first.values())) == 3
+    assert digests("abcdefghij" * 10, "b", 0.2, CharTokenizerConfig()) == first
+    other = digests("abcdefghij" * 9 + "abcdefghiX", "c", 0.2)
+    assert all(other[name] != first[name] for name in first)  # all hold a piece of the same document
+    wider = digests("abcdefghij" * 10, "d", 0.3)
+    assert all(wider[name] != first[name] for name in first)
+
+
 def test_where_the_files_are_does_not_change_the_fingerprint(make_cache, lines_file: Path) -> None:
     first = make_cache().fingerprint
     moved = shutil.move(lines_file, lines_file.with_name("moved.txt"))
@@ -308,13 +345,13 @@ def test_damage_is_found(make_cache, damage: str) -> None:
         make_cache()
 
 
-@pytest.mark.parametrize("change", [{"version": 1}, {"version": 3}, {"format": "other"}])
+@pytest.mark.parametrize("change", [{"version": 2}, {"version": 4}, {"format": "other"}])
 def test_unknown_formats_are_refused(make_cache, change) -> None:
     path = make_cache().path
     facts = json.loads((path / "cache.json").read_text())
-    assert (facts["format"], facts["version"]) == ("lmexp.cache", 2)
+    assert (facts["format"], facts["version"]) == ("lmexp.cache", 3)
     (path / "cache.json").write_text(json.dumps(facts | change))
-    with pytest.raises(DataError, match=r"expected format 'lmexp\.cache' version 2, got"):
+    with pytest.raises(DataError, match=r"expected format 'lmexp\.cache' version 3, got"):
         TokenCache(path)
 
 

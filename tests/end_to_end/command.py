@@ -99,12 +99,13 @@ def kill_when(process: subprocess.Popen[str], run_root: Path, step: int, number:
 
 
 def same_result(a: Path, b: Path) -> None:
-    """Weights, optimizer, loops, callbacks, random state, metrics and evaluation of two runs are equal to the last bit.
+    """Weights, their average, optimizer, loops, callbacks, metrics and evaluation of two runs are equal to the bit.
 
     The generators are seeded from the step, so their state is no part of a checkpoint; dropout would tell.
     """
     import torch
 
+    from lmexp.evaluation.samples import read_samples
     from lmexp.training import checkpoints
 
     roots = [run / "checkpoints" for run in (a, b)]
@@ -119,6 +120,7 @@ def same_result(a: Path, b: Path) -> None:
         first, second = (_leaves(checkpoints.load_state(root / name)) for root in roots)
         assert first == second, f"{name}: the states differ in {[k for k in first if first[k] != second.get(k)]}"
         assert manifests[0].metrics == manifests[1].metrics
+        assert manifests[0].files.get(checkpoints.EMA) == manifests[1].files.get(checkpoints.EMA), name
     for pointer in (checkpoints.LATEST, checkpoints.BEST):
         assert [(root / pointer).exists() and (root / pointer).read_bytes() for root in roots[:1]] == [
             (root / pointer).exists() and (root / pointer).read_bytes() for root in roots[1:]
@@ -129,6 +131,10 @@ def same_result(a: Path, b: Path) -> None:
     for name in ("summary.json", "generated.json"):
         first, second = (json_file(run / "evaluation" / name) for run in (a, b))
         assert first == second, name
+    tables = [{p.relative_to(run): p for p in (run / "evaluation").glob("*/step-*.parquet")} for run in (a, b)]
+    assert tables[0].keys() == tables[1].keys()
+    for path, table in tables[0].items():
+        assert read_samples(table).equal_but_for_latency(read_samples(tables[1][path])), path
     assert (a / "report.html").exists() == (b / "report.html").exists()
 
 

@@ -12,11 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lmexp.data.cache import prepare
+from lmexp.data.config import SyntheticConfig
+from lmexp.data.sources.synthetic import SyntheticSource
 from lmexp.errors import ConfigError
 from lmexp.evaluation.config import PerplexityConfig
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.perplexity import Perplexity
 from lmexp.evaluation.row import Row
+from lmexp.evaluation.token_plots import loss_by_position
+from lmexp.tokenizers.config import ByteTokenizerConfig
 from tests.evaluation.tiny import EOS, VOCAB, TinyModel, evaluate, make_cache, random_documents, stream_of
 
 ROOT = Path(__file__).parents[2]
@@ -54,10 +59,90 @@ def test_uniform_bytes_have_perplexity_256_and_8_bits_per_byte(tmp_path: Path) -
     documents = [list(np.random.default_rng(i).integers(0, 256, 40)) for i in range(25)]
     rows = run(make_cache(tmp_path, {"test": documents}, token_bytes=[1] * 256), Uniform(256), batch_size=3)
     assert rows["perplexity"].estimate == pytest.approx(256, rel=1e-6)
+    assert rows["byte_perplexity"].estimate == pytest.approx(256, rel=1e-6)
     assert rows["bits_per_byte"].estimate == pytest.approx(8, rel=1e-6)
     assert rows["loss"].estimate == pytest.approx(math.log(256), rel=1e-6)
     assert rows["bits_per_byte"].low == pytest.approx(8, rel=1e-6)
     assert rows["loss"].n == rows["bits_per_byte"].n == 25 * 40
+
+
+@pytest.mark.parametrize("vocab_size", [2, 50, 50_257])
+def test_uniform_logits_have_the_perplexity_of_the_vocabulary(tmp_path: Path, vocab_size: int) -> None:
+    rows = run(make_cache(tmp_path, {"test": [[0, 1, 1]] * 25}, token_bytes=[1] * vocab_size), Uniform(vocab_size))
+    assert rows["perplexity"].estimate == pytest.approx(vocab_size, rel=1e-5)
+
+
+def test_splitting_tokens_does_not_change_bits_per_byte(tmp_path: Path) -> None:
+    """Letters, and the same text as pairs of letters whose probabilities are the products."""
+    generator = np.random.default_rng(0)
+    letters = torch.tensor(generator.dirichlet(np.ones(5)))
+    text = [generator.integers(0, 5, 2 * generator.integers(1, 20)).tolist() for _ in range(30)]
+    pairs = [[5 * a + b for a, b in zip(one[::2], one[1::2], strict=True)] for one in text]
+
+    class Fixed(nn.Module):
+        def __init__(self, probabilities: Tensor) -> None:
+            super().__init__()
+            self.logits = torch.cat([probabilities.log(), torch.tensor([-1e9])])  # the last is <eos>
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.logits.expand(*tokens.shape, -1)
+
+    one, other = (
+        run(
+            make_cache(tmp_path, {"test": [[*t, end] for t in tokens]}, token_bytes=[n_bytes] * end + [0]),
+            Fixed(probabilities),
+            score_eos=False,
+        )
+        for tokens, end, n_bytes, probabilities in (
+            (text, 5, 1, letters),
+            (pairs, 25, 2, torch.outer(letters, letters).flatten()),
+        )
+    )
+    for name in ("bits_per_byte", "byte_perplexity"):
+        assert one[name].n == other[name].n
+        assert one[name].estimate == pytest.approx(other[name].estimate, rel=1e-6)
+    assert one["perplexity"].estimate != pytest.approx(other["perplexity"].estimate, rel=0.1)
+
+
+def test_a_model_that_emits_a_known_markov_chain_reaches_its_entropy_rate(tmp_path: Path) -> None:
+    config = SyntheticConfig(
+        rule="markov",
+        n_symbols=6,
+        n_documents=500,
+        min_length=100,
+        max_length=100,
+        test_fraction=0.5,
+        validation_fraction=0,
+        sequence_length=128,
+    )
+    source = SyntheticSource(config)
+    cache = prepare(config, ByteTokenizerConfig(), cache_root=tmp_path)
+
+    class Knowing(nn.Module):
+        """The chain's own probabilities; it knows the first letter's distribution, too."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            chain = source._chain
+            self.after = torch.full((257, 257), -30.0, dtype=torch.float64)
+            symbols = [ord(letter) for letter in "abcdef"]
+            for symbol, row in zip(
+                [*symbols, cache.tokenizer.eos_id], [*chain.transitions, chain.stationary], strict=True
+            ):
+                self.after[symbol, symbols] = torch.tensor(row).log()
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.after[tokens]
+
+    context = EvaluationContext(model=Knowing(), cache=cache, sequence_length=128, windows="padded")
+    rows = {row.name: row for row in Perplexity(PerplexityConfig(score_eos=False)).run(context)}
+    found, facts = rows["perplexity/bits_per_byte"], source.facts()
+    assert found.low < facts["bits_per_byte"] < found.high
+    assert found.estimate == pytest.approx(facts["entropy_rate"], abs=0.02)
+    assert found.high - found.low < 0.04
+    curve = loss_by_position(context.samples["perplexity"])
+    assert curve.loss[0] / math.log(2) == pytest.approx(facts["first_symbol_bits"], abs=0.15)
+    assert curve.loss[1:] / math.log(2) == pytest.approx(facts["entropy_rate"], abs=0.1)
 
 
 @pytest.mark.parametrize("max_tokens", [None, 1, 7, 60, 10**6])
@@ -100,7 +185,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
 
 
 def assert_same(rows: list[Row], expected: list[Row]) -> None:
-    assert len(rows) == len(expected) == 8
+    assert len(rows) == len(expected) == 10
     for row, other in zip(rows, expected, strict=True):
         for name in ("estimate", "low", "high"):
             assert getattr(row, name) == pytest.approx(getattr(other, name), rel=1e-10), row.name
@@ -151,7 +236,7 @@ def test_validation_stands_in_for_a_missing_test_split_and_the_row_says_so(tmp_p
 def test_without_a_split_nothing_is_measured_and_the_row_says_why(tmp_path: Path) -> None:
     for cache, why in ((make_cache(tmp_path, {"train": [[1, 9]]}), "no test split"), (None, "no token cache")):
         rows = run(cache, TinyModel())
-        assert len(rows) == 4
+        assert len(rows) == 6
         assert all(row.estimate is None and why in row.status for row in rows.values())
 
 

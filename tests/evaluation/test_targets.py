@@ -17,7 +17,7 @@ from lmexp.evaluation.config import BaselinesConfig, PerplexityConfig
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.row import Row
 from lmexp.evaluation.runner import run_evaluations
-from lmexp.evaluation.targets import Targets
+from lmexp.evaluation.targets import Showing, Targets
 from lmexp.metrics.ignore import IGNORE
 from lmexp.models.config import GPTConfig
 from tests.evaluation.tiny import EOS, VOCAB, TinyModel, make_cache, random_documents, stream_of
@@ -28,9 +28,8 @@ documents_apart = pytest.mark.parametrize("windows", ["packed", "padded"])
 
 
 def make_targets(folder: Path, windows: str, length: int = 7, max_tokens: int | None = None) -> Targets:
-    return Targets(
-        make_cache(folder, {"test": TEST}), "test", windows=windows, sequence_length=length, max_tokens=max_tokens
-    )
+    showing = Showing(windows=windows, sequence_length=length, max_tokens=max_tokens)
+    return Targets(make_cache(folder, {"test": TEST}), "test", showing)
 
 
 def run(

@@ -22,11 +22,12 @@ INTERVAL = 4
 TIMEOUT = 120.0
 """Seconds after which a life that should end is a hang."""
 
+MEASURED = ("evaluation.perplexity.every_n_steps=3", "evaluation.perplexity.weights=ema", "trainer.ema_decay=0.9")
 VARIANTS = {
     "plain": ("checkpoint.keep=last",),
-    "accumulation": ("trainer.accumulate_grad_batches=2", "checkpoint.keep=best"),
+    "accumulation": ("trainer.accumulate_grad_batches=2", "checkpoint.keep=best", *MEASURED),
     "bf16": ("trainer.precision=bf16-mixed", "checkpoint.keep=all"),
-    "two": ("trainer.devices=2", "checkpoint.keep=last"),
+    "two": ("trainer.devices=2", "checkpoint.keep=last", *MEASURED),
 }
 """Name -> overrides."""
 

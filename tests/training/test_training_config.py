@@ -15,7 +15,7 @@ from lmexp.training.config import PRECISIONS, CheckpointConfig, EarlyStoppingCon
 
 def test_trainer_fields_are_lightnings_own_names() -> None:
     known = set(inspect.signature(pl.Trainer).parameters)
-    own = {"max_tokens", "compile", "val_every_n_steps"}
+    own = {"max_tokens", "compile", "val_every_n_steps", "ema_decay"}
     assert {f.name for f in fields(TrainerConfig)} - own <= known
 
 

@@ -107,7 +107,7 @@ def paired_t(
     """
     scores = finite_scores(differences, "differences")
     mean = clustered_mean(scores, clusters, confidence=confidence)
-    p_value, note = _t_p_value(mean.estimate, mean.se, mean.df), mean.interval.note
+    p_value, note = t_p_value(mean.estimate, mean.se, mean.df), mean.interval.note
     if not scores.any():
         p_value, note = 1.0, "the two models' scores are the same on every item"
     elif p_value is None:
@@ -133,7 +133,8 @@ def _agresti_min(n_only_a: int, n_only_b: int, n: int, confidence: float) -> Int
     return Interval(max(-1.0, middle - half), min(1.0, middle + half))
 
 
-def _t_p_value(estimate: float, se: float, df: float) -> float | None:
+def t_p_value(estimate: float, se: float, df: float) -> float | None:
+    """Two-sided p-value of the t test; None where se is nan (one cluster) or 0 (no spread to judge by)."""
     if not se > 0:  # 0, or nan for one cluster
         return None
     from scipy import special

@@ -83,7 +83,7 @@ def randomization_of_sums(
         moved = swaps.astype(np.float64) @ (b - a)  # (rows, n_columns)
         with np.errstate(all="ignore"):
             of_a, of_b = figure(a.sum(axis=0) + moved), figure(b.sum(axis=0) - moved)
-        return np.asarray(of_a, np.float64) - np.asarray(of_b, np.float64)
+            return np.asarray(of_a, np.float64) - np.asarray(of_b, np.float64)
 
     observed = float(difference(np.zeros((1, len(a)), np.bool_))[0])
     parts = _swaps(len(a), n_permutations, seed, max_swaps)

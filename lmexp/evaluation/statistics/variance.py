@@ -19,6 +19,7 @@ from lmexp.evaluation.statistics.intervals import CONFIDENCE, Interval
 
 FEW_LEVELS = 20
 """With fewer levels of a factor (fewer prompts) the interval of what it adds is too narrow."""
+_MAX_SCORES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +63,13 @@ def variance_components(
     """
     values = np.asarray(scores, dtype=np.float64)
     _check(values, factors)
-    raw = _components(values)  # (2, 2, ...)
-    generator = np.random.default_rng(seed)
-    drawn = np.empty((n_resamples, *raw.shape))
-    for row in range(n_resamples):
-        levels = [generator.integers(0, n, size=n) for n in values.shape]
-        drawn[row] = _without_bias(_components(values[np.ix_(*levels)]), values.shape)
+    raw = _components(values[None])[0]  # (2, 2, ...)
+    drawn = _resampled(values, n_resamples, seed)  # (n_resamples, 2, 2, ...)
+    rounding = 1e-12 * float((values**2).mean())
+    raw, drawn = (np.where(np.abs(part) <= rounding, 0.0, part) for part in (raw, drawn))
     names = [subset for size in range(1, len(factors) + 1) for subset in combinations(range(len(factors)), size)]
     places = tuple(np.array([[int(axis in subset) for subset in names] for axis in range(len(factors))]))
     found = raw[places]  # (n_components,)
-    found[np.abs(found) <= 1e-12 * float((values**2).mean())] = 0.0  # rounding
     clipped = np.maximum(drawn[(slice(None), *places)], 0)  # (n_resamples, n_components)
     shares = _shares(clipped)
     wider = [expanded(confidence, min(values.shape[axis] for axis in subset)) for subset in names]
@@ -90,34 +88,50 @@ def variance_components(
 
 
 def _components(values: Floats) -> Floats:
-    """The component of each set of factors, at index 1 of the axes that are in it: (2, 2, ...); mean^2 at 0, 0, ...
+    """The component of each set of factors, at index 1 of the axes that are in it; mean^2 at 0, 0, ...
 
+    values: (rows, levels of the first factor, ...) -> (rows, 2, 2, ...), one 2 for each factor.
     E[MS_S] = sum over T containing S of (levels of the factors outside T) x component_T, solved one axis at a time.
     """
-    squares: Floats = values[None]
-    for axis in range(values.ndim):  # split each axis into its mean and the deviations from it
-        mean = squares.mean(axis=axis + 1, keepdims=True)
-        squares = np.stack([np.broadcast_to(mean, squares.shape), squares - mean])
-        squares = squares.reshape(-1, *squares.shape[2:])
-    found: Floats = (squares**2).reshape(squares.shape[0], -1).sum(axis=1).reshape((2,) * values.ndim)
-    # the axis split last comes first
-    found = found.transpose(tuple(reversed(range(values.ndim))))
-    for axis, n in enumerate(values.shape):
-        mean_part, deviations = np.moveaxis(found, axis, 0)
-        within = deviations / (n - 1)
-        found = np.moveaxis(np.stack([(mean_part - within) / n, within]), 0, axis)
+    shape = values.shape[1:]
+    parts: Floats = values[:, None]  # (rows, sets of factors so far, levels of the first factor, ...)
+    for axis in range(2, values.ndim + 1):  # each axis is split into its mean and the deviations from it
+        mean = parts.mean(axis=axis, keepdims=True)
+        both = np.stack([np.broadcast_to(mean, parts.shape), parts - mean], axis=2)
+        parts = both.reshape(len(values), -1, *shape)
+    squares = np.square(parts).reshape(len(values), parts.shape[1], -1).sum(axis=2)
+    found: Floats = squares.reshape(len(values), *(2 for _ in shape))
+    for axis, n in enumerate(shape, start=1):
+        of_means, of_deviations = np.moveaxis(found, axis, 0)
+        inside = of_deviations / (n - 1)
+        found = np.stack([(of_means - inside) / n, inside], axis=axis)
     return found
 
 
+def _resampled(values: Floats, n_resamples: int, seed: int) -> Floats:
+    """Components of resamples, with levels of every factor drawn: (n_resamples, 2, 2, ...)."""
+    generators = [np.random.default_rng((seed, axis)) for axis in range(values.ndim)]
+    rows = max(1, _MAX_SCORES_AT_ONCE // values.size)
+    found = []
+    for start in range(0, n_resamples, rows):
+        n_rows = min(rows, n_resamples - start)
+        levels = [
+            np.expand_dims(generator.integers(0, n, size=(n_rows, n)), [a + 1 for a in range(values.ndim) if a != axis])
+            for axis, (n, generator) in enumerate(zip(values.shape, generators, strict=True))
+        ]
+        found.append(_without_bias(_components(values[tuple(levels)]), values.shape))
+    return np.concatenate(found)
+
+
 def _without_bias(components: Floats, shape: tuple[int, ...]) -> Floats:
-    """Components of a resample, freed of what drawing some levels twice does to them, exactly in expectation.
+    """Components of resamples, freed of what drawing some levels twice does to them, exactly in expectation.
 
     Of n levels drawn with replacement two are the same with chance 1/n: per axis, what varies with it shrinks to
-    (n-1)/n, and the rest goes to what doesn't.
+    (n-1)/n, and the rest goes to what doesn't. components: (rows, 2, 2, ...).
     """
-    for axis, n in enumerate(shape):
+    for axis, n in enumerate(shape, start=1):
         outside, inside = np.moveaxis(components, axis, 0)
-        components = np.moveaxis(np.stack([outside - inside / (n - 1), inside * n / (n - 1)]), 0, axis)
+        components = np.stack([outside - inside / (n - 1), inside * n / (n - 1)], axis=axis)
     return components
 
 

@@ -1,0 +1,88 @@
+"""How sure a model was of its answers: what calibration and selective prediction derive from samples tables.
+
+An answer is the choice with the highest log-probability; its confidence is the softmax over the choices there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmexp.errors import ConfigError
+from lmexp.evaluation.context import EvaluationContext
+from lmexp.evaluation.samples import Samples
+from lmexp.plugins import did_you_mean
+
+KINDS = ("multiple_choice", "minimal_pairs")
+"""Kinds of evaluations whose samples are choices: column logprobs has one entry for each."""
+
+FEW = 300
+"""Samples below which calibration errors say little (Kumar et al. 2019, arXiv 1909.10155)."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The answers of one table; arrays with an entry for each sample that has finite scores."""
+
+    samples: Samples
+    logits: Floats
+    """(n, most choices) log-probabilities; -inf where a sample has fewer choices."""
+    targets: NDArray[np.int64]
+    """Number of the right choice."""
+    confidence: Floats
+    correct: Floats
+    """0 or 1."""
+    clusters: NDArray[np.int64]
+    n_left_out: int
+    """Samples without a finite score."""
+
+    def note(self) -> str:
+        """What a definition adds."""
+        left = f"; {self.n_left_out:,} samples without a finite score are left out" if self.n_left_out else ""
+        few = f"; fewer than {FEW} samples: take it as a hint" if len(self.correct) < FEW else ""
+        return f"{self.samples.header.definition}{left}{few}"
+
+
+def answers_of(samples: Samples) -> Answers | None:
+    """The answers of a table of choices; None where no sample has a finite score."""
+    logprobs = samples.values("logprobs")
+    widest = max(map(len, logprobs), default=0)
+    logits = np.full((len(logprobs), widest), -np.inf)
+    for row, values in zip(logits, logprobs, strict=True):
+        row[: len(values)] = values
+    present = np.isfinite(logits)
+    given = np.arange(widest) < np.array([len(values) for values in logprobs])[:, None]
+    target = samples.numbers("logprob")
+    kept = (present == given).all(axis=1) & np.isfinite(target) & np.isfinite(samples.numbers("score"))
+    if not kept.any():
+        return None
+    logits, target = logits[kept], target[kept]
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return Answers(
+        samples=samples,
+        logits=logits,
+        targets=np.argmax(logits == target[:, None], axis=1),  # equal ones are equally likely, so either will do
+        confidence=1 / raised.sum(axis=1),
+        correct=samples.numbers("score")[kept],
+        clusters=samples.clusters()[kept],
+        n_left_out=int((~kept).sum()),
+    )
+
+
+def choose(context: EvaluationContext, name: str, of: Sequence[str]) -> dict[str, Samples]:
+    """The tables to derive from: those named, or all whose samples are choices. ConfigError for a name that isn't
+    there."""
+    for wanted in of:
+        if wanted not in context.samples:
+            raise ConfigError(
+                f"evaluation.{name}.of has {wanted!r}, which wasn't evaluated before; expected one of "
+                f"{', '.join(context.samples) or 'none'}{did_you_mean(wanted, context.samples)}"
+            )
+    if of:
+        return {wanted: context.samples[wanted] for wanted in of}
+    return {one: samples for one, samples in context.samples.items() if samples.header.kind in KINDS}

@@ -1,0 +1,198 @@
+"""Evaluations while training goes on: every n optimizer steps, on the weights in memory.
+
+A step is evaluated after its validation and before its checkpoint. So a resumed run neither repeats nor skips it; where
+a signal cut an evaluation short, the checkpoint is of a step whose rows are missing, and the resumed run begins with
+it. Training can't tell: no weight changes, and the random generators go on as if nothing had been drawn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lmexp.data.config import CorpusConfig
+from lmexp.errors import ConfigError
+from lmexp.evaluation.context import EvaluationContext, Interrupted
+from lmexp.evaluation.row import Row, figure
+from lmexp.evaluation.runner import run_evaluations
+from lmexp.paths import EVALUATION_DIR, METRICS_JSONL
+from lmexp.stopping import StopRequest
+from lmexp.tasks.base import Task
+from lmexp.tracking.rows import read_rows
+from lmexp.tracking.tracker import Tracker
+from lmexp.training.average import WeightAverage, in_place_of_weights
+from lmexp.training.checkpoint_io import validates_now
+from lmexp.training.devices import autocast
+from lmexp.training.seeds import random_state_kept, seed_generators, step_seed
+from lmexp.training.signals import agreed
+
+if TYPE_CHECKING:
+    from lmexp.config.schema import TrainConfig
+    from lmexp.data.cache import TokenCache
+
+PREFIX = "evaluation/"
+"""Of the log keys."""
+FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 60.0
+"""How long an evaluation takes before a line tells how far it is, and until the next one."""
+
+
+class StepEvaluations(pl.Callback):
+    """Runs each evaluation that has every_n_steps, and logs its estimates as evaluation/<row>."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run_dir: Path,
+        cache: TokenCache | None,
+        tracker: Tracker | None,
+        average: WeightAverage | None,
+        *,
+        stop: StopRequest,
+        say: Callable[[str], None],
+        pause: Callable[[float], None],
+    ) -> None:
+        """pause: told how many seconds were spent, which are none of training's."""
+        self.config = config
+        self.run_dir = run_dir
+        self.cache = cache
+        self.tracker = tracker
+        self.average = average
+        self.stop = stop
+        self.say = say
+        self.pause = pause
+        self._seen_step = -1
+        self._done_step = 0
+        """The last step of which every evaluation that was due is logged; none is due before the first."""
+        self._told: set[str] = set()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._seen_step = trainer.global_step
+        self._catch_up(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step != self._seen_step and not validates_now(trainer):
+            self._evaluate(trainer, pl_module)
+        self._seen_step = trainer.global_step
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._evaluate(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._seen_step < 0:  # no step was left to train
+            pl_module.to(trainer.strategy.root_device)
+            self._catch_up(trainer, pl_module)
+
+    def _catch_up(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Evaluate the step that training goes on from, where a signal kept that from being done."""
+        step = trainer.global_step
+        rows = read_rows(self.run_dir / METRICS_JSONL) if trainer.is_global_zero else []
+        logged = any(row["step"] == step and any(key.startswith(PREFIX) for key in row) for row in rows)
+        if trainer.strategy.broadcast(logged):
+            self._done_step = step
+        self.stop.install_again()
+        self._evaluate(trainer, module)
+
+    def _evaluate(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        step, every = trainer.global_step, {n: c.every_n_steps for n, c in self.config.evaluation.items()}
+        due = {n: c for n, c in self.config.evaluation.items() if (k := every[n]) is not None and step % k == 0}
+        if not due or step == self._done_step or agreed(self.stop, trainer) is not None:
+            return
+        started = time.perf_counter()
+        context = self._context(trainer, module, step)
+        versions = [parameter._version for parameter in module.parameters()]
+        try:
+            with ExitStack() as within:
+                within.enter_context(random_state_kept(context.device))
+                within.enter_context(torch.inference_mode(False))  # Lightning's validation is in it
+                within.enter_context(torch.no_grad())
+                if self.config.trainer.compile:  # as the evaluation of a checkpoint, and so that nothing is recompiled
+                    within.enter_context(torch.compiler.set_stance("force_eager"))
+                seed_generators(step_seed(self.config.seed, step, -1, 0))  # whoever draws does so anew after a resume
+                rows = run_evaluations(due, context)
+                context.gather(None)
+        except Interrupted as interrupted:
+            if not interrupted.agreed:  # the others may be waiting for this process
+                with suppress(Interrupted):
+                    context.gather(None)
+            self.say(f"step {step}  evaluation interrupted; `lmexp resume` begins with it")
+            return
+        if versions != [parameter._version for parameter in module.parameters()]:
+            raise ConfigError(
+                f"an evaluation at step {step} ({', '.join(due)}) changed weights of the model, which training goes on "
+                f"with; let it work on a copy.deepcopy of context.model"
+            )
+        self._done_step = step
+        seconds = time.perf_counter() - started
+        self.pause(seconds)
+        self._log(step, rows, seconds)
+
+    def _log(self, step: int, rows: list[Row], seconds: float) -> None:
+        estimates = {row.name: float(row.estimate) for row in rows if row.estimate is not None}
+        if self.tracker is not None:
+            if estimates:
+                self.tracker.metrics(step, {f"{PREFIX}{name}": value for name, value in estimates.items()})
+            self.tracker.timings(step, {"evaluation_seconds": seconds})
+        lines: dict[str, list[str]] = {}
+        for name, value in estimates.items():
+            evaluation, _, what = name.partition("/")
+            lines.setdefault(evaluation, []).append(f"{what} {figure(value)}")
+        for evaluation, figures in lines.items():
+            self.say(f"step {step}  {evaluation}  {'  '.join(figures)}")
+        for row in rows:
+            if row.estimate is None and row.name not in self._told:
+                self._told.add(row.name)
+                self.say(f"step {step}  {row.name}  {row.status}")
+
+    def _context(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> EvaluationContext:
+        data, settings, device = self.config.data, self.config.trainer, trainer.strategy.root_device
+        average = self.average.average if self.average is not None else None
+        return EvaluationContext(
+            model=module.model if isinstance(module, Task) else module,
+            cache=self.cache,
+            sequence_length=data.sequence_length if isinstance(data, CorpusConfig) else 0,
+            windows=data.windows if isinstance(data, CorpusConfig) else "stream",
+            device=device,
+            dtype_context=autocast(settings.precision, device),
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            progress=_Progress(step, self.stop, self.say),
+            tokenizer=self.cache.tokenizer if self.cache is not None else None,
+            folder=self.run_dir / EVALUATION_DIR,
+            settings={"precision": settings.precision, "device": device.type},
+            step=step,
+            ema=None if average is None else partial(_averaged, module, average),
+            asked_to_stop=lambda: self.stop.received is not None,
+        )
+
+
+class _Progress:
+    """Ends an evaluation between two batches where a signal asks for it, and tells of one that takes long."""
+
+    def __init__(self, step: int, stop: StopRequest, say: Callable[[str], None]) -> None:
+        self.step = step
+        self.stop = stop
+        self.say = say
+        self._next_line = time.monotonic() + FIRST_LINE_SECONDS
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self.stop.received is not None:
+            raise Interrupted(agreed=False)
+        if time.monotonic() > self._next_line and done < total:
+            self._next_line = time.monotonic() + LINE_SECONDS
+            self.say(f"step {self.step}  evaluating {what}: {done:,} of {total:,}")
+
+
+@contextmanager
+def _averaged(module: pl.LightningModule, average: Mapping[str, Tensor]) -> Iterator[str]:
+    """The average in the module for a while. Nobody computes a digest of weights in memory: no table is taken over."""
+    with in_place_of_weights(module, average):
+        yield ""
