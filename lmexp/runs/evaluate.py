@@ -19,7 +19,6 @@ from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, GENERATED_JSON, SUMMARY
 from lmexp.reports.terminal import as_text
 from lmexp.runs.data import reopen_data
 from lmexp.runs.data_progress import Lines
-from lmexp.runs.folder import made_here
 from lmexp.runs.items import read_items
 from lmexp.runs.load import LoadedModel, load
 from lmexp.runs.ranks import Ranks
@@ -49,7 +48,7 @@ def evaluate_after_training(
     loaded = load(run_dir, device=device)
     say(f"evaluating step {loaded.step}: {', '.join(config.evaluation) or 'nothing'}")
     context = _context(run_dir, loaded, config.trainer, cache, ranks, device)
-    context.items, context.own_files = read_items(run_dir), made_here(run_dir, read_record(run_dir))
+    context.items = read_items(run_dir, read_record(run_dir))
     rows = run_evaluations(config.evaluation, context)
     if ranks.is_first:
         write_summary(
