@@ -348,6 +348,8 @@ def _check_figures(figures: Sequence[Figure], schema: Any, path: Path) -> None:
                     f"{path}: it has no column of numbers {name[:80]}, of which its header makes the figure "
                     f"{figure.name[:80]}; lmexp didn't write it"
                 )
+        if not np.isfinite(figure.scale):
+            raise RunError(f"{path}: the figure {figure.name[:80]} has no finite scale; lmexp didn't write it")
 
 
 def read_bounded(opened: Any, path: Path) -> Any:

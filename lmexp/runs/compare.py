@@ -15,7 +15,7 @@ from lmexp.config.freeze import read_body
 from lmexp.errors import RunError
 from lmexp.evaluation.comparison import Difference, compare_figures
 from lmexp.evaluation.conclusions import BASELINES, Declared, concluded, is_named
-from lmexp.evaluation.matching import Table, Unmatched, check_alike, check_columns, match, settings_that_differ, slim
+from lmexp.evaluation.matching import Table, Unmatched, check_alike, match, settings_that_differ, slim
 from lmexp.evaluation.samples import digest, read_samples
 from lmexp.paths import EVALUATION_DIR, RUN_JSON, SAMPLES_PARQUET
 from lmexp.plugins import did_you_mean
@@ -197,8 +197,6 @@ def _table(path: Path, label: str) -> Table:
         raise RunError(f"{path}: it is gone; another process deleted it") from None
     if samples.header.name != path.parent.name:
         raise RunError(f"{path}: it says that it is of {samples.header.name[:80]!r}; lmexp didn't write it there")
-    table = Table(label=label, where=str(path), samples=samples)
-    check_columns(table)
     return Table(label=label, where=str(path), samples=slim(samples))
 
 
