@@ -41,9 +41,11 @@ def choice_baselines(samples: Samples, *, name: str, seed: int) -> list[Row]:
     of = samples.header.name
     rows = []
     for which, (values, definition) in baselines.items():
-        own = _figure(f"{of}_{which}", definition, f"by_{which}", binary=which == "majority")
+        own = _figure(f"{of}/{which}", definition, f"by_{which}", binary=which == "majority")
         rows.append(row_of(own, shown, seed=seed))
-        lift = _figure(f"{of}_over_{which}", f"acc of {of} minus that of {definition}", f"over_{which}", paired=True)
+        lift = _figure(
+            f"{of}/lift_over_{which}", f"acc of {of} minus that of {definition}", f"over_{which}", paired=True
+        )
         row = row_of(lift, shown, seed=seed)
         rows.append(replace(row, method=f"{row.method}{_p_value(samples, score, values)}") if row.measured else row)
     return rows

@@ -51,21 +51,23 @@ def test_baselines_and_lifts_equal_their_definitions() -> None:
     rows = rows_of(samples)
     majority = (np.array(targets) == 1).astype(float)
     assert majority.sum() == np.bincount(targets).max()
-    assert list(rows) == [f"baselines/quiz_{one}" for one in ("chance", "over_chance", "majority", "over_majority")]
-    chance = rows["baselines/quiz_chance"]
+    assert list(rows) == [
+        f"baselines/quiz/{one}" for one in ("chance", "lift_over_chance", "majority", "lift_over_majority")
+    ]
+    chance = rows["baselines/quiz/chance"]
     assert chance.estimate == pytest.approx(np.mean(1 / n_choices), rel=1e-12)
     expected = clustered_mean(1 / n_choices).interval
     assert (chance.low, chance.high) == pytest.approx((expected.low, expected.high))
-    found = rows["baselines/quiz_majority"]
+    found = rows["baselines/quiz/majority"]
     assert found.estimate == majority.mean()
     assert found.low == wilson(int(majority.sum()), 40).low
     assert "always the choice number 2, the most frequent right one of these very questions" in found.definition
-    over = rows["baselines/quiz_over_chance"]
+    over = rows["baselines/quiz/lift_over_chance"]
     test = paired_t(score - 1 / n_choices)
     assert over.estimate == pytest.approx(test.estimate, rel=1e-12)
     assert (over.low, over.high) == pytest.approx((test.interval.low, test.interval.high))
     assert over.method == f"paired t over 40 questions; paired t p = {test.p_value:.2g}"
-    over = rows["baselines/quiz_over_majority"]
+    over = rows["baselines/quiz/lift_over_majority"]
     assert over.estimate == pytest.approx((score - majority).mean(), rel=1e-12)
     p = mcnemar(int((score > majority).sum()), int((score < majority).sum())).exact
     assert over.method == f"paired t over 40 questions; exact McNemar p = {p:.2g}"
@@ -75,7 +77,7 @@ def test_baselines_and_lifts_equal_their_definitions() -> None:
 def test_questions_that_share_a_cluster_are_tested_over_clusters() -> None:
     clusters = [f"passage-{i // 4}" for i in range(40)]
     samples = table([2] * 40, [i % 2 for i in range(40)], [i % 5 > 0 for i in range(40)], clusters)
-    over = rows_of(samples)["baselines/quiz_over_majority"]
+    over = rows_of(samples)["baselines/quiz/lift_over_majority"]
     assert over.n_clusters == 10
     assert over.method.startswith("paired t over 10 questions")
     assert "; paired t p = " in over.method
@@ -84,8 +86,8 @@ def test_questions_that_share_a_cluster_are_tested_over_clusters() -> None:
 def test_a_model_that_equals_the_majority_has_no_lift() -> None:
     targets = [0] * 6 + [1] * 4
     rows = rows_of(table([2] * 10, targets, [target == 0 for target in targets]))
-    assert rows["baselines/quiz_majority"].estimate == 0.6
-    over = rows["baselines/quiz_over_majority"]
+    assert rows["baselines/quiz/majority"].estimate == 0.6
+    over = rows["baselines/quiz/lift_over_majority"]
     assert over.estimate == 0
     assert over.method.endswith("exact McNemar p = 1")
 
@@ -94,8 +96,8 @@ def test_pairs_have_chance_alone_and_other_tables_nothing() -> None:
     samples = table([2] * 10, [0] * 10, [True] * 10)
     pairs = choice_samples([[0.0, -1.0]] * 10, [0] * 10, kind="minimal_pairs")
     rows = rows_of(pairs)
-    assert list(rows) == ["baselines/quiz_chance", "baselines/quiz_over_chance"]
-    assert rows["baselines/quiz_over_chance"].estimate == 0.5
+    assert list(rows) == ["baselines/quiz/chance", "baselines/quiz/lift_over_chance"]
+    assert rows["baselines/quiz/lift_over_chance"].estimate == 0.5
     neutral = replace(pairs.header, key=replace(pairs.header.key, settings={"neutral": True}))
     assert rows_of(Samples(neutral, pairs.table)) == {}  # neither is the right one
     assert rows_of(Samples(replace(samples.header, kind="last_word"), samples.table)) == {}
@@ -109,8 +111,10 @@ def test_scores_that_are_not_finite_are_told() -> None:
     at = samples.table.column_names.index("score")
     samples = Samples(samples.header, samples.table.set_column(at, samples.table.schema.field(at), [score]))
     rows = rows_of(samples)
-    assert rows["baselines/quiz_chance"].measured
-    assert rows["baselines/quiz_over_chance"].status.startswith("not measured: the model's scores are not finite in 1")
+    assert rows["baselines/quiz/chance"].measured
+    assert rows["baselines/quiz/lift_over_chance"].status.startswith(
+        "not measured: the model's scores are not finite in 1"
+    )
 
 
 def test_questions_that_were_asked_have_their_baselines(tmp_path: Path) -> None:
@@ -128,8 +132,8 @@ def test_questions_that_were_asked_have_their_baselines(tmp_path: Path) -> None:
     model = GPTConfig(n_layer=1, d_model=16, n_head=2).build(vocab_size=tokenizer.vocab_size, sequence_length=64)
     context = EvaluationContext(model=model, cache=None, sequence_length=64, tokenizer=tokenizer)
     rows = {row.name: row for row in run_evaluations({"baselines": BaselinesConfig(), "quiz": quiz}, context)}
-    assert rows["baselines/quiz_chance"].estimate == pytest.approx((1 / 2 + 1 / 3) / 2)
-    assert rows["baselines/quiz_majority"].estimate == 24 / 30
+    assert rows["baselines/quiz/chance"].estimate == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert rows["baselines/quiz/majority"].estimate == 24 / 30
     accuracy = rows["quiz/acc"].estimate
-    assert rows["baselines/quiz_over_majority"].estimate == pytest.approx(accuracy - 24 / 30)
+    assert rows["baselines/quiz/lift_over_majority"].estimate == pytest.approx(accuracy - 24 / 30)
     assert not rows["baselines/bigram_bits_per_byte"].measured

@@ -152,7 +152,7 @@ def test_the_command_prints_the_card_into_a_pipe_and_writes_nothing(
     (run_dir / "run.json").write_text(json.dumps(json.loads((run_dir / "run.json").read_text()) | whole))
     assert main(["report", str(run_dir), "--text"]) == 0
     text = capsys.readouterr().out
-    assert "calibration/ece" in text
+    assert "calibration · validation" in text and "  ece" in text
     assert "\x1b" not in text
     assert not (run_dir / "report.json").exists()
     assert main(["report", str(run_dir)]) == 0
