@@ -109,9 +109,8 @@ def _check_data_of_evaluations(config: TrainConfig, cache: TokenCache | None) ->
             raise DataError(
                 f"evaluation.{name}.every_n_steps={evaluation.every_n_steps}: there is nothing to evaluate: {error}"
             ) from None
-        known = evaluation.kind == "custom" or isinstance(
-            evaluation, BenchmarkConfig
-        )  # check_items has looked at these
+        # check_items looks at benchmarks
+        known = evaluation.kind == "custom" or isinstance(evaluation, BenchmarkConfig)
         if not known and hasattr(built := evaluation.build(), "check"):
             built.check(name)
 

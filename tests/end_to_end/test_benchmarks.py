@@ -12,6 +12,7 @@ from lmexp.cli.main import main
 from lmexp.config.freeze import read_record
 from lmexp.evaluation.samples import read_samples
 from tests.end_to_end.command import TINY, json_file, only_run, write_corpus
+from tests.end_to_end.command import rows as log_rows
 from tests.evaluation.asking import QUESTIONS, write
 
 ASKS = (*TINY[:-1], "data.sequence_length=64", "evaluation=[multiple_choice]")
@@ -32,7 +33,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def trained(place: Path) -> Path:
     """A run that asked the items."""
-    assert main(["train", *ASKS, *NAMED]) == 0
+    assert main(["train", *ASKS, *NAMED, "evaluation.multiple_choice.every_n_steps=6"]) == 0
     return only_run(place / "outputs")
 
 
@@ -63,6 +64,8 @@ def test_a_run_asks_keeps_what_it_asked_and_can_be_asked_again(
 ) -> None:
     rows = found(trained / "evaluation" / "summary.json")
     assert rows["multiple_choice/acc"]["n"] == 16 and rows["multiple_choice/acc"]["split"] == "items.jsonl"
+    logged = [row for row in log_rows(trained / "metrics.jsonl") if "evaluation/multiple_choice/acc" in row]
+    assert [row["step"] for row in logged] == [6, 12]
     table = read_samples(trained / "evaluation" / "multiple_choice" / "samples.parquet")
     asked = json_file(trained / "evaluation" / "items.json")["asked"]
     assert asked == {"multiple_choice": table.header.key.task["asked"]}
@@ -119,7 +122,7 @@ def test_another_run_finds_the_items_from_where_it_begins(trained: Path, monkeyp
 
 def test_a_task_of_ones_own_is_told_that_it_has_no_tokenizer(place: Path, capsys: Captured) -> None:
     (place / "own_pkg.py").write_text("import pytorch_lightning as pl\nclass Net(pl.LightningModule):\n    pass\n")
-    typed = ["data=text_files", "data.path=corpus.txt", "task=custom", "task.target=own_pkg:Net", "model=null"]
-    typed += ["optimizer=null", "scheduler=null", "logger=files", "evaluation=[multiple_choice]", *NAMED]
+    typed = ["data=text_files", "data.path=corpus.txt", "task=custom", "task.target=own_pkg:Net", "tokenizer=byte"]
+    typed += ["logger=files", "evaluation=[multiple_choice]", *NAMED]
     assert main(["-pown_pkg", "train", *typed]) == 2
     assert "evaluation.multiple_choice needs lmexp's tokenizer" in capsys.readouterr().err.replace("\n", " ")

@@ -54,6 +54,7 @@ def test_range_deviation_flips_and_shares_follow_from_the_scores() -> None:
     assert len(shares) == 7 and sum(shares) == pytest.approx(1)
     for number in range(3):
         assert rows[f"it/acc[prompt=p{number}]"].estimate == pytest.approx(means[number])
+        assert rows[f"it/acc[prompt=p{number}]"].n == 50
     assert rows["it/acc[seed=0]"].estimate == pytest.approx(scores[:, :, 0].mean())
     plot = rows["it/prompt_range"].plot
     assert plot.series[0].x == ["prompt"] * 3 + ["seed"] * 2 and plot.series[0].y[:3] == pytest.approx(means.tolist())
