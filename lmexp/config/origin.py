@@ -189,14 +189,21 @@ def _rebased(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         group, _, name = key.partition(".")
         if isinstance(changed.get(group), dict):
             changed[group] = _with_path(changed[group], name, folder)
-    for name, node in changed["evaluation"].items():
-        if issubclass(SCHEMAS["evaluation"][node["kind"]], BenchmarkConfig):
-            for option in set(ITEM_PATHS) & set(node):
-                node = _with_path(node, option, folder)
-            changed["evaluation"] = {**changed["evaluation"], name: node}
+    changed["evaluation"] = with_absolute_items(config["evaluation"], folder)
     parts = changed["data"].get("parts")
     if isinstance(parts, dict):
         changed["data"]["parts"] = {name: _with_path(part, "path", folder) for name, part in parts.items()}
+    return changed
+
+
+def with_absolute_items(nodes: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Nodes of evaluations by name, with the relative paths of their items made absolute, as seen from a folder."""
+    changed = {}
+    for name, node in nodes.items():
+        if issubclass(SCHEMAS["evaluation"][node["kind"]], BenchmarkConfig):
+            for option in set(ITEM_PATHS) & set(node):
+                node = _with_path(node, option, folder)
+        changed[name] = node
     return changed
 
 

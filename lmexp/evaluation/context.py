@@ -43,6 +43,16 @@ def _never() -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenItems:
+    """What a run knows of the files with items that its config names."""
+
+    asked: dict[str, str]
+    """Name of an evaluation -> digest of what it asked when the run began."""
+    own: bool
+    """Whether they may be read: not where the run was made elsewhere or by somebody else."""
+
+
 @dataclass(kw_only=True, slots=True)
 class EvaluationContext:
     """The inputs of every evaluation, the same on all processes but for rank."""
@@ -83,11 +93,8 @@ class EvaluationContext:
     """Tables of the evaluations that ran before, by name, for later ones to derive figures from."""
     again: dict[str, Callable[[EvaluationContext, int, int], Samples]] = field(default_factory=dict)
     """Of those that ran before, by name: makes the table of their first n samples anew, in batches of another size."""
-    items: dict[str, str] | None = None
-    """Where a run evaluates itself: digest of what each evaluation of files asked when the run began. None where
-    somebody asks now, to whom what is wrong is said as an error."""
-    own_files: bool = True
-    """Whether files that the config names may be read: not where a run was made elsewhere or by somebody else."""
+    items: FrozenItems | None = None
+    """Where a run evaluates itself; None where somebody asks now, to whom what is wrong is said as an error."""
     step: int | None = None
     """During training, the optimizer steps done: the table is of this step. None where a checkpoint is evaluated."""
     ema: Callable[[], AbstractContextManager[str]] | None = None

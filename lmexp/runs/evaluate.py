@@ -19,7 +19,6 @@ from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, GENERATED_JSON, SUMMARY
 from lmexp.reports.terminal import as_text
 from lmexp.runs.data import reopen_data
 from lmexp.runs.data_progress import Lines
-from lmexp.runs.folder import made_here
 from lmexp.runs.items import read_items
 from lmexp.runs.load import LoadedModel, load
 from lmexp.runs.ranks import Ranks
@@ -49,10 +48,12 @@ def evaluate_after_training(
     loaded = load(run_dir, device=device)
     say(f"evaluating step {loaded.step}: {', '.join(config.evaluation) or 'nothing'}")
     context = _context(run_dir, loaded, config.trainer, cache, ranks, device)
-    context.items, context.own_files = read_items(run_dir), made_here(run_dir, read_record(run_dir))
+    context.items = read_items(run_dir, read_record(run_dir))
     rows = run_evaluations(config.evaluation, context)
     if ranks.is_first:
-        write_summary(run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=loaded.checkpoint.name)
+        write_summary(
+            run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=loaded.checkpoint.name, tables=tables_of(context)
+        )
         _write_generated(run_dir, loaded)
         say(as_text(rows))
     return rows
@@ -69,11 +70,16 @@ def evaluate_request(run_dir: Path, config: EvaluateConfig, ranks: Ranks, say: S
     rows = run_evaluations(config.evaluation, context)
     if ranks.is_first:
         path = run_dir / EVALUATION_DIR / f"{name}.json"
-        write_summary(path, rows, checkpoint=loaded.checkpoint.name)
+        write_summary(path, rows, checkpoint=loaded.checkpoint.name, tables=tables_of(context))
         say(f"{run_dir} at step {loaded.step}")
         say(as_text(rows))
         say(f"rows: {path}")
     return rows
+
+
+def tables_of(context: EvaluationContext) -> dict[str, str]:
+    """Evaluation -> digest of the key of the table that it left."""
+    return {name: samples.header.key.digest for name, samples in context.samples.items()}
 
 
 def choose_device(settings: HardwareConfig, ranks: Ranks) -> torch.device:

@@ -81,6 +81,7 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
     exit_code = 1
     try:
         if phase == "training":
+            from lmexp.runs.items import read_items
             from lmexp.training.trainer import fit
 
             fit(
@@ -93,6 +94,7 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
                 stop=stop,
                 data_fingerprints=record.data_fingerprints,
                 started_from=record.initial_weights,
+                items=read_items(run_dir, record),
             )
             ranks.barrier()
             _leave_if_asked(stop)

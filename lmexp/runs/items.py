@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from lmexp.config.freeze import RunRecord
 from lmexp.errors import RunError
+from lmexp.evaluation.context import FrozenItems
 from lmexp.files import write_atomically
 from lmexp.paths import EVALUATION_DIR
 from lmexp.reading import read_format
+from lmexp.runs.folder import made_here
 
 FORMAT = "lmexp.items"
 VERSION = 1
@@ -26,8 +29,12 @@ def write_items(run_dir: Path, asked: dict[str, str]) -> None:
         write_atomically(run_dir / EVALUATION_DIR / ITEMS_JSON, json.dumps(body, indent=2) + "\n")
 
 
-def read_items(run_dir: Path) -> dict[str, str]:
-    """The digests of a run; RunError where they are damaged."""
+def read_items(run_dir: Path, record: RunRecord) -> FrozenItems:
+    """What a run that evaluates itself knows of its items; RunError where the digests are damaged."""
+    return FrozenItems(asked=_read(run_dir), own=made_here(run_dir, record))
+
+
+def _read(run_dir: Path) -> dict[str, str]:
     path = run_dir / EVALUATION_DIR / ITEMS_JSON
     try:
         asked = read_format(path, RunError, FORMAT, VERSION).get("asked")

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from lmexp.config.compose import Composed
 from lmexp.config.freeze import plain_config, read_record, require_plugins, to_config, without_secrets
+from lmexp.config.origin import with_absolute_items
 from lmexp.errors import RunError
 from lmexp.files import write_atomically
 from lmexp.paths import EVALUATION_DIR
 from lmexp.reading import read_format
 from lmexp.runs.folder import stand_where_made
-from lmexp.runs.start import check_custom, check_targets
+from lmexp.runs.start import check_custom, check_items, check_targets
 
 FORMAT = "lmexp.evaluate"
 VERSION = 1
@@ -31,13 +32,16 @@ def freeze_evaluation(composed: Composed) -> Path:
     require_plugins(run_dir, f"evaluate run={run_dir}")
     check_custom(read_record(run_dir).config)
     check_targets({f"evaluation.{name}": node for name, node in composed.config.evaluation.items()})
+    check_items(composed.config.evaluation, read_record(run_dir).config.task)
     name = f"evaluate-{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    config = without_secrets(plain_config(composed.node))
+    config["evaluation"] = with_absolute_items(config["evaluation"], Path.cwd())  # who works on it stands elsewhere
     body = {
         "format": FORMAT,
         "version": VERSION,
         "run": str(run_dir.absolute()),
         "name": name,
-        "config": without_secrets(plain_config(composed.node)),
+        "config": config,
     }
     path = run_dir / EVALUATION_DIR / f"{name}{REQUEST}"
     write_atomically(path, json.dumps(body, indent=2) + "\n")

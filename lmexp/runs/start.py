@@ -13,13 +13,14 @@ from lmexp.config.freeze import RunRecord, without_secrets, write_config_yaml, w
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError, DataError, RunError
 from lmexp.evaluation.benchmarks.config import BenchmarkConfig
+from lmexp.evaluation.config import EvaluationConfig
 from lmexp.paths import DATA_CARD_HTML, TOKENIZER_JSON, default_root
 from lmexp.redaction import redact_text, secret_variables
 from lmexp.runs import folder
 from lmexp.runs.data import prepare_data
 from lmexp.runs.data_progress import shown
 from lmexp.runs.items import write_items
-from lmexp.tasks.config import CustomTaskConfig
+from lmexp.tasks.config import CustomTaskConfig, TaskConfig
 
 if TYPE_CHECKING:
     from lmexp.config.schema import TrainConfig
@@ -44,7 +45,7 @@ def start(
     check_names(plain)
     check_writable(Path(config.run.root or default_root()))
     config.launcher.check(config.trainer)
-    items = check_items(config)
+    items = check_items(config.evaluation, config.task)
     if config.model is not None and config.model.init_from is not None:
         from lmexp.training import initial_weights
 
@@ -108,16 +109,19 @@ def _check_data_of_evaluations(config: TrainConfig, cache: TokenCache | None) ->
             raise DataError(
                 f"evaluation.{name}.every_n_steps={evaluation.every_n_steps}: there is nothing to evaluate: {error}"
             ) from None
-        if evaluation.kind != "custom" and hasattr(built := evaluation.build(), "check"):
+        known = evaluation.kind == "custom" or isinstance(
+            evaluation, BenchmarkConfig
+        )  # check_items has looked at these
+        if not known and hasattr(built := evaluation.build(), "check"):
             built.check(name)
 
 
-def check_items(config: TrainConfig) -> dict[str, str]:
+def check_items(evaluations: dict[str, EvaluationConfig], task: TaskConfig) -> dict[str, str]:
     """Digest of what each evaluation of files asks, by name; ConfigError or DataError where it can't be read."""
     found = {}
-    for name, node in config.evaluation.items():
+    for name, node in evaluations.items():
         if isinstance(node, BenchmarkConfig):
-            if isinstance(config.task, CustomTaskConfig):
+            if isinstance(task, CustomTaskConfig):
                 raise ConfigError(
                     f"evaluation.{name} needs lmexp's tokenizer and model, and task=custom has its own; leave it out: "
                     f"~evaluation.{name}"

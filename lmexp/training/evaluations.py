@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError
-from lmexp.evaluation.context import EvaluationContext, Interrupted
+from lmexp.evaluation.context import EvaluationContext, FrozenItems, Interrupted
 from lmexp.evaluation.row import Row, figure
 from lmexp.evaluation.runner import run_evaluations
 from lmexp.paths import EVALUATION_DIR, METRICS_JSONL
@@ -58,8 +58,10 @@ class StepEvaluations(pl.Callback):
         stop: StopRequest,
         say: Callable[[str], None],
         pause: Callable[[float], None],
+        items: FrozenItems | None = None,
     ) -> None:
         """pause: told how many seconds were spent, which are none of training's."""
+        self.items = items
         self.config = config
         self.run_dir = run_dir
         self.cache = cache
@@ -168,6 +170,7 @@ class StepEvaluations(pl.Callback):
             tokenizer=self.cache.tokenizer if self.cache is not None else None,
             folder=self.run_dir / EVALUATION_DIR,
             settings={"precision": settings.precision, "device": device.type},
+            items=self.items,
             step=step,
             ema=None if average is None else partial(_averaged, module, average),
             asked_to_stop=lambda: self.stop.received is not None,

@@ -39,6 +39,7 @@ from lmexp.training.step_log import StepLog
 if TYPE_CHECKING:
     from lmexp.config.schema import TrainConfig
     from lmexp.data.cache import TokenCache
+    from lmexp.evaluation.context import FrozenItems
 
 MOST_ROTARY_BYTES = 1 << 32
 """Of the tables of rotary positions."""
@@ -145,10 +146,12 @@ def fit(
     stop: StopRequest,
     data_fingerprints: Sequence[str] = (),
     started_from: Mapping[str, str] | None = None,
+    items: FrozenItems | None = None,
 ) -> None:
     """Train from the newest checkpoint, or from the start, to the end. Raises Stopped when a signal ended it.
 
     started_from: path and sha256 of the first weights, with model.init_from; not read where there is a checkpoint.
+    items: what the run knows of files that its evaluations read.
     """
     quieten_lightning()
     root = run_dir / CHECKPOINTS_DIR
@@ -157,7 +160,7 @@ def fit(
         check_fits(config, cache.tokenizer.vocab_size, resumed)
     parts = build(config, cache, started_from if resumed is None else None)
     checkpoint_io = FolderCheckpointIO(data_fingerprints)
-    callbacks = _callbacks(config, run_dir, cache, parts, tracker, rank, checkpoint_io, stop, say)
+    callbacks = _callbacks(config, run_dir, cache, parts, tracker, rank, checkpoint_io, stop, say, items)
     trainer = _trainer(config, run_dir, parts, tracker, checkpoint_io, callbacks)
     n_parameters = sum(p.numel() for p in parts.module.parameters() if p.requires_grad)
     start = f", starting from {started_from['path']}" if started_from is not None else ""
@@ -201,6 +204,7 @@ def _callbacks(
     checkpoint_io: FolderCheckpointIO,
     stop: StopRequest,
     say: Callable[[str], None],
+    items: FrozenItems | None,
 ) -> list[pl.Callback]:
     """In the order in which they see a step: it is logged, averaged, evaluated and saved."""
     custom = isinstance(config.task, CustomTaskConfig) or any(c.kind == "custom" for c in config.callbacks.values())
@@ -222,7 +226,7 @@ def _callbacks(
         callbacks.append(average)
     if any(evaluation.every_n_steps is not None for evaluation in config.evaluation.values()):
         evaluations = StepEvaluations(
-            config, run_dir, cache, tracker, average, stop=stop, say=say, pause=step_log.pause
+            config, run_dir, cache, tracker, average, stop=stop, say=say, pause=step_log.pause, items=items
         )
         callbacks.append(evaluations)
     return [*callbacks, writer]

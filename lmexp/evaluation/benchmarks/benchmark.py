@@ -183,7 +183,7 @@ class Benchmark(ABC):
         if context.items is None:
             self.check(name)
             return ""
-        if not context.own_files:
+        if not context.items.own:
             return (
                 "the run was made elsewhere or by somebody else, so its run.json doesn't choose which of your files "
                 f"are read; to measure it: lmexp evaluate run=RUN evaluation=[{name}]"
@@ -192,7 +192,7 @@ class Benchmark(ABC):
             digest = self.check(name)
         except (ConfigError, DataError) as error:
             return f"its items could be read when the run began, and can't be now: {error}"
-        if context.items.get(name, digest) != digest:
+        if context.items.asked.get(name, digest) != digest:
             return (
                 "its items aren't those that were there when the run began; restore them, or measure with them as they "
                 f"are: lmexp evaluate run=RUN evaluation=[{name}]"
