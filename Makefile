@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+WORKERS ?= 2
 TORCH_INDEX ?=
 BENCH ?= startup
 
@@ -13,21 +14,22 @@ BENCH ?= startup
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\n%s\n%s\n%s\n' \
+	@printf '\n%s\n%s\n%s\n%s\n' \
 	  '  ARGS="..."       passed on: make train ARGS="model=llama_tiny", make test ARGS="-k layers"' \
 	  '  PYTHON=...       the Python that makes $(VENV), 3.11 or newer: make train PYTHON=python3.11' \
-	  '  TORCH_INDEX=URL  take torch from that package index, to choose its CPU or CUDA build'
+	  '  TORCH_INDEX=URL  take torch from that package index, to choose its CPU or CUDA build' \
+	  '  WORKERS=2        processes that share the default tests; WORKERS=0 runs them in one'
 
 train: $(STAMP)  ## train a small language model: lmexp train $(ARGS)
 	@$(BIN)/lmexp train $(ARGS)
 
 test: $(STAMP)  ## the default tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 check: $(STAMP)  ## all that CI runs: lint, types, then every test, with coverage
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
-	$(call step,tests,$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS))
+	$(call step,tests,$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS))
 	$(call step,slow tests,$(BIN)/python -m pytest -m "(slow or slurm) and not gpu" $(ARGS))
 	@printf '\n== check: all passed\n'
 
@@ -71,6 +73,9 @@ $(STAMP): pyproject.toml constraints.txt
 # The variables hold for pip's isolated builds too, which -c would not reach.
 PIP_INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# A module's tests stay in one process, each with one thread: two that fight for cores are slower than one.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # $(call step,name,command): says which step runs, and which one failed.
 define step

@@ -253,15 +253,24 @@ def store_schemas() -> None:
     """Put every schema into Hydra's ConfigStore, and plugins' kinds as selectable options."""
     store = ConfigStore.instance()
     for command, root in COMMANDS.items():
-        store.store(group=f"schema/{command}", name="base", node=root)
+        if not _is_stored(store, command, "base", root):
+            store.store(group=f"schema/{command}", name="base", node=root)
     for group, kinds in SCHEMAS.items():
         for kind, schema in kinds.items():
+            if _is_stored(store, group, kind, schema):
+                continue
             store.store(group=f"schema/{group}", name=kind, node=_node(schema))
             if schema.__module__.partition(".")[0] != "lmexp":
                 package = f"{group}.{kind}" if group in DICT_GROUPS else group
                 store.store(group=group, name=kind, node=_node(schema), package=package)
     for group in NULLABLE:
         store.store(group=group, name="null", node={}, package="_global_")
+
+
+def _is_stored(store: ConfigStore, group: str, name: str, schema: type) -> bool:
+    """Whether a schema is there already: making its node takes milliseconds, and there are dozens."""
+    found = store.repo.get("schema", {}).get(group, {}).get(f"{name}.yaml")
+    return found is not None and OmegaConf.get_type(found.node) is schema
 
 
 def _node(schema: type) -> DictConfig:

@@ -34,6 +34,7 @@ def make_cache(folder: Path, splits: Mapping[str, Mapping[str, Sequence[int]]], 
             }
             first = last
         facts = {"n_tokens": n_tokens, "n_documents": len(lengths), "n_bytes": 0, "sources": ranges}
+        facts["documents_digest"] = "0" * 64
         opened[name] = TokenSplit(folder, name, "int32", facts, np.arange(n_tokens + 1) % 5)
     return SimpleNamespace(path=folder, fingerprint=fingerprint, splits=opened)
 
