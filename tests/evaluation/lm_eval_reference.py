@@ -205,7 +205,7 @@ def by_lmexp(folder: Path, model: Any, tokenizer: Any, batch_size: int) -> dict[
                 for i, one in enumerate(logprobs)
             ],
             "first": samples.values("score"),
-            "cut": "were cut on the left" in samples.header.definition,
+            "cut": samples.header.key.settings["n_cut"] > 0,
         }
     return found
 
