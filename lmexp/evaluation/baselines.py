@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from lmexp.errors import DataError
+from lmexp.evaluation.choice_baselines import choice_baselines
 from lmexp.evaluation.collect import finished, publish
 from lmexp.evaluation.config import BaselinesConfig
 from lmexp.evaluation.context import EvaluationContext, split_note
@@ -37,7 +38,8 @@ _TARGETS_AT_ONCE = 1 << 20
 
 
 class Baselines:
-    """Scores the two n-gram models, and the model's lift over each where perplexity was measured before."""
+    """Scores the two n-gram models, and the model's lift over each where perplexity was measured before; and what
+    answers without a model reach on the questions that were asked before."""
 
     runs_last = True
 
@@ -45,8 +47,14 @@ class Baselines:
         self.config = config
 
     def run(self, context: EvaluationContext) -> list[Row]:
-        """Four rows; the table behind them is left in context.samples."""
+        """Four rows of n-grams, the table behind them left in context.samples; and those of each table of questions."""
         name = context.name or self.config.kind
+        asked = list(context.samples.values())
+        return self._ngrams(context, name) + [
+            row for samples in asked for row in choice_baselines(samples, name=name, seed=context.seed)
+        ]
+
+    def _ngrams(self, context: EvaluationContext, name: str) -> list[Row]:
         try:
             split, _ = context.choose_split(self.config.split)
             _, train = context.choose_split("train")

@@ -51,26 +51,26 @@ class Calibration:
             answers = answers_of(samples)
             if answers is None:
                 why = "no sample has finite scores"
-                rows.append(not_measured(f"{name}/ece[{source}]", samples.header.split, ECE.format(n=10), why))
+                rows.append(not_measured(f"{name}/{source}/ece", samples.header.split, ECE.format(n=10), why))
             else:
                 rows += self._rows(name, source, answers, context.seed)
         return rows or [not_measured(f"{name}/ece", self.config.split, ECE.format(n="10 and 15"), NOTHING)]
 
     def _rows(self, name: str, source: str, answers: Answers, seed: int) -> list[Row]:
         softmax = np.exp(answers.logits - np.logaddexp.reduce(answers.logits, axis=1)[:, None])
-        rows = [self._ece(f"{name}/ece_{n}[{source}]", answers, answers.confidence, n, seed) for n in self.config.bins]
+        rows = [self._ece(f"{name}/{source}/ece_{n}", answers, answers.confidence, n, seed) for n in self.config.bins]
         rows[0] = replace(rows[0], plot=_reliability(answers, source, self.config.bins[0]))
-        rows += _scores(f"{name}/{{}}[{source}]", answers, softmax, "")
+        rows += _scores(f"{name}/{source}/{{}}", answers, softmax, "")
         if int(answers.clusters.max()) + 1 < N_FOLDS:
             why = f"a temperature needs {N_FOLDS} {answers.samples.header.cluster}s or more"
             split = answers.samples.header.split
-            return [*rows, not_measured(f"{name}/temperature[{source}]", split, "temperature", why)]
+            return [*rows, not_measured(f"{name}/{source}/temperature", split, "temperature", why)]
         scaled = cross_fitted_temperature(answers.logits, answers.targets, answers.clusters, n_folds=N_FOLDS, seed=seed)
         after = f" after temperature scaling, cross-fitted in {N_FOLDS} folds"
         confidence = scaled.probabilities.max(axis=1)
         n = self.config.bins[0]
         temperature = Row(
-            name=f"{name}/temperature[{source}]",
+            name=f"{name}/{source}/temperature",
             split=answers.samples.header.split,
             definition=f"mean of the temperatures of {N_FOLDS} folds, each fitted on the others; {answers.note()}",
             estimate=float(scaled.temperatures.mean()),
@@ -78,12 +78,12 @@ class Calibration:
             n_clusters=int(answers.clusters.max()) + 1,
             method=f"no interval; the folds have {', '.join(f'{t:.3g}' for t in scaled.temperatures)}",
         )
-        ece = self._ece(f"{name}/scaled_ece_{n}[{source}]", answers, confidence, n, seed, after)
+        ece = self._ece(f"{name}/{source}/scaled_ece_{n}", answers, confidence, n, seed, after)
         return [
             *rows,
             temperature,
             ece,
-            *_scores(f"{name}/scaled_{{}}[{source}]", answers, scaled.probabilities, after),
+            *_scores(f"{name}/{source}/scaled_{{}}", answers, scaled.probabilities, after),
         ]
 
     def _ece(self, name: str, answers: Answers, confidence: Floats, n_bins: int, seed: int, after: str = "") -> Row:

@@ -52,7 +52,7 @@ def finished(context: EvaluationContext, header: Header) -> Samples | None:
     path = None
     if context.rank == 0 and context.folder is not None and header.key.model:
         folder = context.folder / header.name
-        path = next((p for p in (folder / SAMPLES_PARQUET, _aside(folder, header)) if _has_key(p, header)), None)
+        path = find_table(folder, header.key.digest)
     path = context.gather(path)[0]
     if path is None:
         return None
@@ -60,6 +60,18 @@ def finished(context: EvaluationContext, header: Header) -> Samples | None:
     if context.rank == 0 and path.name != SAMPLES_PARQUET:
         publish(context, samples)
     return Samples(header, samples.table)  # what figures say may have changed since
+
+
+def find_table(folder: Path, key_digest: str) -> Path | None:
+    """The file of the table with this key in evaluation/<name>/; None where there is none."""
+    path = folder / SAMPLES_PARQUET
+    try:
+        if read_header(path).key.digest == key_digest:
+            return path
+    except (FileNotFoundError, RunError):
+        pass
+    aside = _aside(folder, key_digest)
+    return aside if aside.is_file() else None
 
 
 def publish(context: EvaluationContext, samples: Samples) -> None:
@@ -77,7 +89,7 @@ def publish(context: EvaluationContext, samples: Samples) -> None:
     try:
         earlier = read_header(path)
         if earlier.key.digest != samples.header.key.digest:
-            path.replace(_aside(folder, earlier))
+            path.replace(_aside(folder, earlier.key.digest))
     except (FileNotFoundError, RunError):  # a damaged one is replaced
         pass
     write_samples(path, samples, owner=context.request)
@@ -180,12 +192,5 @@ class Parts:
             shutil.rmtree(self.folder)
 
 
-def _has_key(path: Path, header: Header) -> bool:
-    try:
-        return read_header(path).key.digest == header.key.digest
-    except (FileNotFoundError, RunError):
-        return False
-
-
-def _aside(folder: Path, header: Header) -> Path:
-    return folder / f"samples-{header.key.digest[:16]}.parquet"
+def _aside(folder: Path, key_digest: str) -> Path:
+    return folder / f"samples-{key_digest[:16]}.parquet"

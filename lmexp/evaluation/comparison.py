@@ -31,7 +31,7 @@ VERDICTS = (
     *("equivalent", "not distinguishable", "the same", NOT_TESTED, NOT_COMPARED),
 )
 
-OF_THE_INPUT = ("n_tokens", "n_bytes")
+OF_THE_INPUT = ("n_tokens", "n_words", "n_bytes")
 """Columns that count what was asked, not what the model made of it: where they differ, ratios to them aren't alike."""
 
 
@@ -41,6 +41,8 @@ class Difference:
 
     name: str
     """evaluation/figure, such as csqa/acc."""
+    kind: str
+    """Of the evaluation: multiple_choice."""
     split: str
     definition: str
     unit: str
@@ -86,6 +88,11 @@ class Difference:
     """What to know when reading it; why there is no difference, where there is none."""
 
     @property
+    def evaluation(self) -> str:
+        """The evaluation that made it."""
+        return self.name.partition("/")[0]
+
+    @property
     def within_margin(self) -> bool:
         """Whether the difference was shown to be smaller than the margin."""
         return self.equivalence_p is not None and self.equivalence_p < ALPHA
@@ -100,6 +107,7 @@ def _compare(figure: Figure, matched: Matched, sides: tuple[str, str], seed: int
     header = matched.reference[0].samples.header
     row = Difference(
         name=f"{header.name}/{figure.name}",
+        kind=header.kind,
         split=header.split,
         definition=f"{figure.definition}; {header.definition}",
         unit=figure.unit,

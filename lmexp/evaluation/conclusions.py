@@ -17,13 +17,17 @@ from lmexp.evaluation.row import figure
 from lmexp.evaluation.statistics.corrections import benjamini_hochberg, holm
 from lmexp.evaluation.statistics.power import ALPHA, tost
 
+BASELINES = "baselines"
+"""Kind of the evaluation whose figures aren't primary unless they are named."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Declared:
     """What was said before anybody looked. A name is a figure's, of every evaluation (acc), or of one (csqa/acc)."""
 
     primary: tuple[str, ...] = ()
-    """Names of the primary figures; none stands for the first of each evaluation that can be compared."""
+    """Names of the primary figures; none stands for the first of each evaluation that can be compared, baselines apart:
+    counting is the same for both sides, and how far a model lies above it is its own figure once more."""
     margin: float | None = None
     """The largest difference of a primary figure that doesn't matter."""
     margins: dict[str, float] = field(default_factory=dict)
@@ -74,14 +78,14 @@ def concluded(rows: Sequence[Difference], declared: Declared) -> list[Difference
     """The rows with what was declared, corrected p-values and verdicts."""
     first: dict[tuple[str, str], str] = {}
     for row in rows:
-        if row.verdict != NOT_COMPARED:
-            first.setdefault((row.name.partition("/")[0], row.other), row.name)
+        if row.verdict != NOT_COMPARED and row.kind != BASELINES:
+            first.setdefault((row.evaluation, row.other), row.name)
     marked = []
     for row in rows:
         if row.verdict != NOT_COMPARED:
             chosen = any(is_named(row.name, name) for name in declared.primary)
             if not declared.primary:
-                chosen = first[row.name.partition("/")[0], row.other] == row.name
+                chosen = first.get((row.evaluation, row.other)) == row.name
             row = replace(row, primary=chosen)
             row = replace(row, margin=declared.margin_of(row))
         marked.append(row)
@@ -94,7 +98,7 @@ def concluded(rows: Sequence[Difference], declared: Declared) -> list[Difference
 
 def words(row: Difference) -> str:
     """The verdict as a user reads it, with the letter of the side that it is about."""
-    margin = figure(row.margin)
+    margin = "" if row.margin is None else f"{row.margin:g}"
     if row.verdict in ("better", "worse", "higher", "lower"):
         small = f", by less than the margin of {margin}" if row.within_margin else ""
         return f"{row.other} is {row.verdict}{small}"
@@ -104,10 +108,10 @@ def words(row: Difference) -> str:
         return "the same on every sample"
     if row.verdict in (NOT_COMPARED, NOT_TESTED):
         return f"{row.verdict}: {row.note}" if row.note else row.verdict
-    many = row.p_value is not None and row.p_value < ALPHA
-    text = "not distinguishable" + (f" after correction ({row.correction})" if many else "")
-    text += f", nor shown to be closer than {margin}" if row.margin is not None else ""
-    return text + (f" (smallest detectable {figure(row.detectable)})" if row.detectable is not None else "")
+    told = [f"after {row.correction}"] if row.p_value is not None and row.p_value < ALPHA else []
+    told += [f"smallest detectable {figure(row.detectable)}"] if row.detectable is not None else []
+    told += [f"not shown to be within {margin}"] if margin else []
+    return f"not distinguishable ({'; '.join(told)})" if told else "not distinguishable"
 
 
 def _corrected(rows: list[Difference], primary: bool) -> list[Difference]:

@@ -85,7 +85,8 @@ class PerplexityConfig(EvaluationConfig):
 
 @dataclass(kw_only=True, slots=True)
 class BaselinesConfig(EvaluationConfig):
-    """Unigram and bigram models fitted on the training tokens, and how much better the model is."""
+    """What counting and guessing reach, and how much better the model is: unigram and bigram models fitted on the
+    training tokens; chance and the most frequent choice on the questions that other evaluations ask."""
 
     kind: str = "baselines"
 

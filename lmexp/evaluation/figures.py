@@ -2,7 +2,7 @@
 
 a share of independent samples       Wilson (1927)
 another mean, or clustered samples   t over clusters (Liang and Zeger 1986)
-a ratio of sums, or exp of one       bootstrap over clusters (Efron and Tibshirani 1993)
+a ratio of sums, or exp of one       expanded BCa bootstrap over clusters (Efron 1987; Hesterberg 2015)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lmexp.evaluation.plot import MOST_NAMES, MOST_TEXT, Plot, Series
 from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import Figure, Samples
-from lmexp.evaluation.statistics.bootstrap import N_RESAMPLES, percentile_interval, resample_sums
+from lmexp.evaluation.statistics.bootstrap import N_RESAMPLES, resampled_sums
 from lmexp.evaluation.statistics.intervals import Interval, clustered_mean, wilson
 from lmexp.evaluation.token_plots import with_plots
 
@@ -154,17 +154,16 @@ def interval_of(figure: Figure, samples: Samples, *, seed: int) -> tuple[Interva
         mean = clustered_mean(figure.scale * values, clusters)
         return mean.interval, _noted(f"t over {n_clusters:,} {what}s", mean.interval)
     sums = cluster_sums(figure, samples)
-    drawn = resample_sums(np.stack([sums.numerator, sums.denominator], axis=1), seed=seed)  # (n_resamples, 2)
-    with np.errstate(all="ignore"):
-        ratios = drawn[:, 0] / drawn[:, 1]
-        interval = percentile_interval(np.exp(ratios) if figure.exp else ratios)
-    return interval, bootstrap_words(n_clusters, what, seed)
 
+    def ratio(columns: Floats) -> Floats:
+        found: Floats = columns[..., 0] / columns[..., 1]
+        return np.exp(found) if figure.exp else found
 
-def bootstrap_words(n_clusters: int, what: str, seed: int) -> str:
-    """How the interval of a ratio was made."""
+    columns = np.stack([sums.numerator, sums.denominator], axis=1)  # (n_clusters, 2)
+    interval = resampled_sums(columns, seed=seed).map(ratio).interval()
     few = " (fewer than 20 documents)" if what == "window" else ""
-    return f"bootstrap over {n_clusters:,} {what}s{few}, {N_RESAMPLES:,} resamples, seed {seed}"
+    words = f"expanded BCa bootstrap over {n_clusters:,} {what}s{few}, {N_RESAMPLES:,} resamples, seed {seed}"
+    return interval, _noted(words, interval)
 
 
 def _noted(method: str, interval: Interval) -> str:

@@ -7,7 +7,6 @@ the others are told, never dropped in silence.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lmexp.errors import RunError
-from lmexp.evaluation.samples import COUNT, IDENTITY, NUMBER, Figure, Samples
+from lmexp.evaluation.samples import IDENTITY, Figure, Samples
 
 MOST_SHOWN = 5
 """Values or samples that a message names."""
@@ -145,16 +144,6 @@ def settings_that_differ(tables: Sequence[Table]) -> list[str]:
         for key in keys
         if len({_short(of_one, key) for of_one in settings.values()}) > 1
     ]
-
-
-def check_columns(table: Table) -> None:
-    """RunError where a figure of the header can't be made from the columns."""
-    schema = table.samples.table.schema
-    for figure in table.samples.header.figures:
-        wrong = [n for n in columns_of(figure) if n not in schema.names or schema.field(n).type not in (COUNT, NUMBER)]
-        if wrong or not math.isfinite(figure.scale):
-            what = f"the columns {', '.join(wrong)} of numbers" if wrong else "a finite scale"
-            raise RunError(f"{table.where}: the figure {figure.name} needs {what[:200]}; lmexp didn't write it")
 
 
 def _facts(samples: Samples) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +93,19 @@ class Summary:
     checkpoint: str
     """Name of the checkpoint that was evaluated."""
     rows: list[Row]
+    tables: dict[str, str] = field(default_factory=dict)
+    """Evaluation -> digest of the key of the samples table that its rows derive from."""
 
 
-def write_summary(path: Path, rows: list[Row], *, checkpoint: str) -> None:
-    """Write the rows as JSON, complete or not at all."""
+def write_summary(path: Path, rows: list[Row], *, checkpoint: str, tables: Mapping[str, str] | None = None) -> None:
+    """Write the rows as JSON, complete or not at all. tables: see Summary."""
     for row in rows:
         _check_finite(row)
     content = {
         "format": FORMAT,
         "version": VERSION,
         "checkpoint": checkpoint,
+        "tables": dict(tables or {}),
         "rows": [row_json(row) for row in rows],
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -117,7 +121,7 @@ def read_summary(path: Path) -> Summary:
         raise RunError(f"there is no {path}; run lmexp evaluate to make it") from None
     try:
         rows = [_row_from(entry) for entry in content["rows"]]
-        return Summary(checkpoint=str(content["checkpoint"]), rows=rows)
+        return Summary(checkpoint=str(content["checkpoint"]), rows=rows, tables=_tables(content["tables"]))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}); run lmexp evaluate to make it anew") from None
 
@@ -148,10 +152,16 @@ def interval_text(row: Row) -> str:
     return f"{figure(row.low)} to {figure(row.high)}"
 
 
+def _tables(given: Any) -> dict[str, str]:
+    if not isinstance(given, dict) or not all(isinstance(key, str) for key in given.values()):
+        raise ValueError(f"tables is {repr(given)[:80]}; expected text")
+    return dict(given)
+
+
 def _row_from(entry: Any) -> Row:
     if not isinstance(entry, dict):
         raise ValueError(f"a row is {repr(entry)[:80]}; expected an object")
-    unknown = set(entry) - {field.name for field in fields(Row)} - {"definition_hash"}
+    unknown = set(entry) - {one.name for one in fields(Row)} - {"definition_hash"}
     if unknown:
         raise ValueError(f"unknown keys {', '.join(sorted(unknown))[:200]}")
     for name, kinds in ROW_TYPES.items():

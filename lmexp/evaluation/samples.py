@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from lmexp.errors import RunError
 from lmexp.files import sync_file, sync_folder
 from lmexp.reading import check_format, open_file, parse_object
+from lmexp.redaction import redact_text, secret_values
 
 FORMAT = "lmexp.samples"
 VERSION = 1
@@ -78,6 +79,9 @@ DEFAULTS: dict[str, Any] = {
     "latency": 0.0,
 }
 """Of the columns that an evaluation has no use for."""
+
+TEXT_COLUMNS = ("input", "prediction", "target")
+"""Columns that hold text of the corpus, of prompts and of the model."""
 
 IDENTITY = ("sample_id", "seed", "prompt_id", "perturbation", "severity")
 """Columns that together name a row: two models are compared row by row where these are equal."""
@@ -254,7 +258,7 @@ def write_samples(path: Path, samples: Samples, *, owner: str = "") -> None:
     """Write a table, complete or not at all. owner: what the name of the unfinished file begins with."""
     temporary = path.with_name(f".{owner or path.name}.{secrets.token_hex(4)}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = samples.table.replace_schema_metadata({FORMAT: samples.header.to_json()})
+    table = _without_secrets(samples.table).replace_schema_metadata({FORMAT: samples.header.to_json()})
     try:
         pq.write_table(table, temporary, compression="zstd")
         sync_file(temporary)
@@ -262,6 +266,16 @@ def write_samples(path: Path, samples: Samples, *, owner: str = "") -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _without_secrets(table: Any) -> Any:
+    """The same with every secret in its text replaced: the table goes to W&B too."""
+    for name in TEXT_COLUMNS if secret_values() else ():
+        texts = table.column(name).to_pylist()
+        if (clean := [redact_text(text) for text in texts]) != texts:
+            field = table.schema.field(name)
+            table = table.set_column(table.schema.get_field_index(name), field, pa.array(clean, TEXT))
+    return table
 
 
 def step_table(step: int) -> str:
@@ -334,6 +348,8 @@ def _check_figures(figures: Sequence[Figure], schema: Any, path: Path) -> None:
                     f"{path}: it has no column of numbers {name[:80]}, of which its header makes the figure "
                     f"{figure.name[:80]}; lmexp didn't write it"
                 )
+        if not np.isfinite(figure.scale):
+            raise RunError(f"{path}: the figure {figure.name[:80]} has no finite scale; lmexp didn't write it")
 
 
 def read_bounded(opened: Any, path: Path) -> Any:

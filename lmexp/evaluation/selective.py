@@ -45,7 +45,7 @@ class Selective:
             answers = answers_of(samples)
             if answers is None:
                 why = "no sample has finite scores"
-                rows.append(not_measured(f"{name}/aurc[{source}]", samples.header.split, AREA, why))
+                rows.append(not_measured(f"{name}/{source}/aurc", samples.header.split, AREA, why))
             else:
                 rows += self._rows(name, source, answers, context.seed)
         return rows or [not_measured(f"{name}/aurc", self.config.split, AREA, NOTHING)]
@@ -62,10 +62,10 @@ class Selective:
         def surest(items: Ints) -> ArrayLike:
             return accuracy_at_coverage(answers.confidence[items], answers.correct[items], coverage=coverage)
 
-        aurc = bootstrap_row(f"{name}/aurc[{source}]", answers, area, seed, definition=AREA, better=False)
+        aurc = bootstrap_row(f"{name}/{source}/aurc", answers, area, seed, definition=AREA, better=False)
         aurc.plot = _risk_coverage(answers, source)
         above = bootstrap_row(
-            f"{name}/excess_aurc[{source}]",
+            f"{name}/{source}/excess_aurc",
             answers,
             excess,
             seed,
@@ -73,7 +73,7 @@ class Selective:
             better=False,
         )
         tenth = bootstrap_row(
-            f"{name}/surest_accuracy[{source}]",
+            f"{name}/{source}/surest_accuracy",
             answers,
             surest,
             seed,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lmexp.evaluation.plot import Plot, Reference, Series
 from lmexp.evaluation.row import Row
 from lmexp.evaluation.samples import Samples
-from lmexp.evaluation.statistics.bootstrap import percentile_interval, resample_sums
+from lmexp.evaluation.statistics.bootstrap import resampled_sums
 from lmexp.evaluation.statistics.intervals import Interval
 
 Floats = NDArray[np.float64]
@@ -29,7 +29,7 @@ class LossByPosition:
     loss: Floats
     """Nats per token."""
     intervals: list[Interval]
-    """95%, from a bootstrap over clusters."""
+    """95%, from a bootstrap over clusters, as for the loss itself."""
 
 
 def with_plots(rows: Sequence[Row], samples: Samples, *, seed: int) -> list[Row]:
@@ -98,15 +98,16 @@ def loss_by_position(samples: Samples, *, seed: int = 0) -> LossByPosition:
     nats, n_tokens = (_by_cluster(samples, name) for name in ("position_nats", "position_tokens"))
     n_buckets = nats.shape[1]
     present = np.flatnonzero(n_tokens.sum(axis=0))
-    drawn = resample_sums(np.concatenate([nats, n_tokens], axis=1), seed=seed)  # (n_resamples, 2 * buckets)
-    with np.errstate(all="ignore"):
-        losses = drawn[:, :n_buckets] / drawn[:, n_buckets:]
-    few = len(nats) < 2
+    drawn = resampled_sums(np.concatenate([nats, n_tokens], axis=1), seed=seed)  # of 2 * buckets columns
+
+    def interval(bucket: int) -> Interval:
+        return drawn.map(lambda sums: sums[..., bucket] / sums[..., n_buckets + bucket]).interval()
+
     return LossByPosition(
         seen=2**present,
         n_tokens=n_tokens.sum(axis=0)[present].astype(np.int64),
         loss=nats.sum(axis=0)[present] / n_tokens.sum(axis=0)[present],
-        intervals=[Interval(None, None) if few else percentile_interval(losses[:, bucket]) for bucket in present],
+        intervals=[interval(bucket) for bucket in present.tolist()],
     )
 
 

@@ -5,10 +5,10 @@ report.json has the format "lmexp.report", version 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from lmexp.evaluation.row import Row, row_json
+from lmexp.evaluation.row import Row, Summary, row_json
 from lmexp.reports.run_files import RunFiles
 from lmexp.reports.verdict import Verdict, verdict
 
@@ -36,6 +36,8 @@ class Card:
     """Name of the checkpoint that was evaluated; empty where none was."""
     verdict: Verdict
     rows: list[Row]
+    later: list[Summary]
+    """What was evaluated on request since, the newest first; of each evaluation only the newest."""
     missing: str
     """Why there are no rows; empty where there are."""
 
@@ -55,8 +57,21 @@ def card_of(files: RunFiles, folder: str) -> Card:
         checkpoint=files.summary.checkpoint if files.summary else "",
         verdict=verdict(rows, files.state_now),
         rows=rows,
+        later=newest(files.later),
         missing="" if rows else files.missing.get("evaluation", "no evaluation was asked for"),
     )
+
+
+def newest(requests: list[Summary]) -> list[Summary]:
+    """The rows of each evaluation from the first of the requests that has any."""
+    seen: set[str] = set()
+    found = []
+    for request in requests:
+        rows = [row for row in request.rows if row.evaluation not in seen]
+        seen |= {row.evaluation for row in rows}
+        if rows:
+            found.append(replace(request, rows=rows))
+    return found
 
 
 def grouped(rows: list[Row]) -> list[Group]:
@@ -79,4 +94,5 @@ def as_json(card: Card) -> dict[str, Any]:
         "verdict": {"tone": card.verdict.tone, "text": card.verdict.text},
         "missing": card.missing,
         "rows": [row_json(row) for row in card.rows],
+        "later": [{"checkpoint": one.checkpoint, "rows": [row_json(row) for row in one.rows]} for one in card.later],
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lmexp.errors import RunError
 from lmexp.evaluation.comparison import NOT_COMPARED, Difference
+from lmexp.evaluation.conclusions import words
 from lmexp.evaluation.plot import MOST_NAMES, MOST_SERIES, MOST_TEXT, Plot, Reference, Series
 from lmexp.evaluation.row import figure
 from lmexp.files import write_atomically
@@ -84,7 +85,8 @@ def _differences(comparison: Comparison, side: Side) -> str:
     plots = "".join(figure_of(plot) for plot in forests(rows))
     legend = f'<p class="soft small">{shown(say.LEGEND)}</p>'
     title = f"{side.label} against {comparison.sides[0].label}"
-    return _section(title, f'<div class="charts">{plots}</div>\n{_table(rows)}\n{legend}\n{_methods(rows)}')
+    counts = f'<p class="soft small">{shown(say.counts_text(rows))}</p>'
+    return _section(title, f'<div class="charts">{plots}</div>\n{_table(rows)}\n{counts}\n{legend}\n{_methods(rows)}')
 
 
 def forests(rows: Sequence[Difference]) -> list[Plot]:
@@ -100,14 +102,14 @@ def _forest(name: str, rows: Sequence[Difference]) -> Plot:
     margins = {row.margin for row in rows}
     margin = margins.pop() if len(margins) == 1 else None
     ends = [] if margin is None else [Reference(label="", value=sign * margin) for sign in (-1, 1)]
-    told = "" if margin is None else f", margin {figure(margin)}"
+    told = "" if margin is None else f", margin {margin:g}"
     return Plot(
         kind="forest",
         title=f"{name[: MOST_TEXT // 2]}{told}",
         series=[
             Series(
                 label=f"{first.other} - {first.reference}",
-                x=[row.name.partition("/")[0][:MOST_TEXT] for row in rows],
+                x=[row.evaluation[:MOST_TEXT] for row in rows],
                 y=[row.difference or 0.0 for row in rows],
                 low=[row.low if row.low is not None else row.difference or 0.0 for row in rows],
                 high=[row.high if row.high is not None else row.difference or 0.0 for row in rows],
@@ -133,12 +135,18 @@ def _table(rows: Sequence[Difference]) -> str:
 
 def _row(row: Difference) -> str:
     name, *_ = cells = say.cells(row)
-    unit = f'<span class="small">{shown(row.unit)}</span>' if row.unit else ""
+    unit = _small(row.unit)
     first = shown(name).replace("/", "/<wbr>").replace("_", "_<wbr>")
     columns = "".join(
-        f"<td{_number(place)}>{shown(cells[place])}{unit if place == DIFFERENCE else ''}</td>" for place in COLUMNS[1:]
+        f"<td{_number(place)}>{shown(cells[place])}{unit if place == DIFFERENCE else ''}</td>" for place in COLUMNS[2:]
     )
+    verdict, _, more = words(row).partition(" (")
+    columns = f'<td class="words">{shown(verdict)}{_small(more.removesuffix(")"))}</td>{columns}'
     return f'<tr><th scope="row">{first}</th>{columns}</tr>'
+
+
+def _small(text: str) -> str:
+    return f'<span class="small">{shown(text)}</span>' if text else ""
 
 
 def _number(place: int) -> str:
@@ -157,7 +165,7 @@ def _in_words(row: Difference) -> str:
     parts += [f"smallest detectable difference {figure(row.detectable)}" if row.detectable is not None else ""]
     parts += [f"corrected: {row.correction}" if row.adjusted_p is not None else ""]
     if row.equivalence_p is not None:
-        parts += [f"that it is {figure(row.margin)} or more: p {say.p_text(row.equivalence_p)} (two one-sided t tests)"]
+        parts += [f"that it is {row.margin:g} or more: p {say.p_text(row.equivalence_p)} (two one-sided t tests)"]
     return ". ".join(part for part in (*parts, better) if part) + "."
 
 

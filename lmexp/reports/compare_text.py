@@ -16,9 +16,11 @@ from lmexp.runs.compare import Comparison, Side
 from lmexp.runs.settings import Setting
 
 TONES = {"good": "green", "bad": "red"}
-NARROW = 110
-"""Columns below which a list stands for the table."""
 PIPE_WIDTH = 120
+NAME_WIDTH, VERDICT_WIDTH = 20, 19
+"""That a table must leave at least for names and verdicts, which may take several lines."""
+P = 5
+"""Place of the column that gives way first."""
 MOST_SETTINGS = 30
 MOST_VALUE = 60
 
@@ -46,13 +48,12 @@ def _parts(comparison: Comparison, width: int) -> Iterator[RenderableType]:
         verdict = say.verdict_on(comparison, side.label)
         yield Text()
         yield _text(verdict.text, TONES.get(verdict.tone, ""))
-        if compared and width >= NARROW:
-            yield _table(compared)
-        else:
-            yield from _list(compared)
+        if compared:
+            table = _table(compared, width)
+            yield from [table] if table is not None else _list(compared)
+            yield _text(say.counts_text(compared), "dim")
         yield from (_text(line, "dim") for line in say.not_compared(rows))
     yield _text(say.LEGEND, "dim")
-    yield from (_text(line) for line in dict.fromkeys(map(_how, comparison.rows)) if line)
     yield from (_text(say.unmatched_text(one), "yellow") for one in comparison.unmatched)
     yield from (_text(f"note: {note}") for note in comparison.notes)
     yield from _settings("config", comparison.config)
@@ -67,16 +68,32 @@ def _side(side: Side) -> Iterator[Text]:
     yield from (_text(f"   {run.label}  {run.path}") for run in side.runs)
 
 
-def _table(rows: list[Difference]) -> Table:
+def _table(rows: list[Difference], width: int) -> Table | None:
+    """A section for each evaluation, its name above those of its figures; None where it is too wide, even without p."""
+    lines = [say.headings(rows[0].reference, rows[0].other), *map(say.cells, rows)]
+    names = [f"  {line[0].partition('/')[2]}" for line in lines[1:]]
+    name = min(NAME_WIDTH, max(map(len, [*names, *(row.evaluation for row in rows)])))
+    for left_out in ((), (P,)):
+        numbers = [place for place in range(1, len(lines[0]) - 1) if place not in left_out]
+        taken = sum(max(len(line[place]) for line in lines) for place in numbers)
+        left = width - name - taken - 3 * (len(numbers) + 2) - 1
+        if left >= VERDICT_WIDTH:
+            break
+    else:
+        return None
     table = Table()
-    names = say.headings(rows[0].reference, rows[0].other)
-    for name in names:
-        text = name in (names[0], names[-1])
-        table.add_column(
-            name, justify="left" if text else "right", no_wrap=not text, overflow="fold", max_width=34 if text else None
-        )
-    for row in rows:
-        table.add_row(*map(_text, say.cells(row)), style="bold" if row.primary else "")
+    table.add_column(lines[0][0], overflow="fold", width=name)
+    for place in numbers:
+        table.add_column(lines[0][place], justify="right", no_wrap=True)
+    table.add_column(lines[0][-1], overflow="fold", width=min(left, max(len(line[-1]) for line in lines)))
+    evaluation = ""
+    for row, short, line in zip(rows, names, lines[1:], strict=True):
+        if row.evaluation != evaluation:
+            evaluation = row.evaluation
+            table.add_section()
+            table.add_row(_text(evaluation))
+        cells = (short, *(line[place] for place in numbers), line[-1])
+        table.add_row(*map(_text, cells), style="bold" if row.primary else "")
     return table
 
 
@@ -87,14 +104,7 @@ def _list(rows: list[Difference]) -> Iterator[Text]:
         yield _text(name, "bold" if row.primary else "")
         yield _text(f"  {verdict}")
         yield _text(f"  {row.reference} {reference}, {row.other} {other}, difference {difference} [{interval}]")
-        yield _text(f"  p {p}, corrected {corrected}", "dim")
-
-
-def _how(row: Difference) -> str:
-    """How much was compared, once for all figures of an evaluation."""
-    if row.verdict == NOT_COMPARED:
-        return ""
-    return f"{row.name.partition('/')[0]}, {row.other} against {row.reference}: {say.counts_of(row)}"
+        yield _text(f"  p {p}, corrected p {corrected}", "dim")
 
 
 def _settings(what: str, settings: list[Setting]) -> Iterator[Text]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lmexp.evaluation.comparison import NOT_COMPARED, Difference
+from lmexp.evaluation.comparison import NOT_COMPARED, VERDICTS, Difference
 from lmexp.evaluation.conclusions import words
 from lmexp.evaluation.matching import Unmatched
 from lmexp.evaluation.row import figure
@@ -23,7 +23,7 @@ LEGEND = (
 
 def headings(reference: str, other: str) -> tuple[str, ...]:
     """Of the columns of a table of cells."""
-    return ("figure", reference, other, f"{other} - {reference}", "95% interval", "p", "corrected", "verdict")
+    return ("figure", reference, other, f"{other} - {reference}", "95% interval", "p", "corrected p", "verdict")
 
 
 def cells(row: Difference) -> tuple[str, ...]:
@@ -74,7 +74,12 @@ def verdict_on(comparison: Comparison, other: str) -> Verdict:
     if not primary:
         return Verdict("plain", f"No verdict on {other}: no primary figure could be compared.")
     tones = {{"better": "good", "worse": "bad"}.get(row.verdict, "plain") for row in primary}
-    return Verdict(tones.pop() if len(tones) == 1 else "plain", ". ".join(map(_sentence, primary)) + ".")
+    tone = tones.pop() if len(tones) == 1 else "plain"
+    if len(primary) == 1:
+        return Verdict(tone, f"{_sentence(primary[0])}.")
+    found = [(verdict, [row.name for row in primary if row.verdict == verdict]) for verdict in VERDICTS]
+    told = "; ".join(f"{verdict} in {', '.join(names)}" for verdict, names in found if names)
+    return Verdict(tone, f"{other} against {primary[0].reference}, {len(primary)} primary figures: {told}.")
 
 
 def _sentence(row: Difference) -> str:
@@ -105,6 +110,14 @@ def not_compared(rows: Sequence[Difference]) -> list[str]:
     return [
         f"{row.name}, {row.other} against {row.reference}: {words(row)}" for row in rows if row.verdict == NOT_COMPARED
     ]
+
+
+def counts_text(rows: Sequence[Difference]) -> str:
+    """How much was compared in which evaluations, for the rows of one side."""
+    evaluations: dict[str, dict[str, None]] = {}
+    for row in rows:
+        evaluations.setdefault(counts_of(row), {})[row.evaluation] = None
+    return "compared: " + "; ".join(f"{counts} of {', '.join(names)}" for counts, names in evaluations.items())
 
 
 def counts_of(row: Difference) -> str:

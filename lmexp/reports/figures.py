@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lmexp.evaluation.plot import Plot, Series
-from lmexp.evaluation.row import Row, figure, interval_text
-from lmexp.reports.card import Card, Group
+from lmexp.evaluation.row import Row, Summary, figure, interval_text
+from lmexp.reports.card import Card, Group, grouped
 from lmexp.reports.charts.plots import figure_of
 from lmexp.reports.charts.scales import Scale
 from lmexp.reports.visible import shown
@@ -24,10 +24,17 @@ BASELINES = {
 
 def section(card: Card) -> str:
     """All groups of rows; why there are none where there are none."""
+    later = "".join(_later(one) for one in card.later)
     if not card.rows:
-        return f'<p class="soft">No figures: {shown(card.missing)}.</p>'
+        return f'<p class="soft">No figures: {shown(card.missing)}.</p>{later}'
     checkpoint = f'<p class="soft small">Checkpoint: {shown(card.checkpoint)}</p>' if card.checkpoint else ""
-    return "\n".join([_against_baselines(card.rows), *(_group(group) for group in card.groups), checkpoint])
+    return "\n".join([_against_baselines(card.rows), *(_group(group) for group in card.groups), checkpoint, later])
+
+
+def _later(summary: Summary) -> str:
+    """What `lmexp evaluate` was asked for."""
+    note = f'<p class="soft small">Evaluated on request; checkpoint: {shown(summary.checkpoint)}</p>'
+    return "\n".join([*(_group(group) for group in grouped(summary.rows)), note])
 
 
 def _group(group: Group) -> str:

@@ -5,17 +5,19 @@ A run may be unfinished, failed or of the user's own making: what is missing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lmexp import paths
 from lmexp.config.freeze import VERSION as RUN_VERSION
 from lmexp.errors import LmexpError, RunError
+from lmexp.evaluation.collect import find_table
 from lmexp.evaluation.row import Summary, read_summary
+from lmexp.evaluation.samples import Samples, read_samples
 from lmexp.reading import check_folder, check_format, read_bytes, read_object
-from lmexp.reports.examples import Chosen
+from lmexp.reports.examples import Chosen, Example, best_and_worst
 from lmexp.runs.folder import State, read_state, state_now
 from lmexp.tracking.rows import read_rows
 
@@ -35,6 +37,8 @@ class RunFiles:
     summary: Summary | None = None
     samples: list[JsonObject] = field(default_factory=list)
     """Generated text."""
+    later: list[Summary] = field(default_factory=list)
+    """What `lmexp evaluate` was asked for since, the newest first."""
     examples: dict[str, Chosen] = field(default_factory=dict)
     """Evaluation -> its best and its worst samples."""
     config: str = ""
@@ -72,10 +76,31 @@ def read_run(run_dir: Path) -> RunFiles:
         files.summary = files.take("evaluation", lambda: read_summary(evaluation / paths.SUMMARY_JSON), None)
     else:
         files.missing["evaluation"] = "the run has not been evaluated"
+    for path in sorted(evaluation.glob("evaluate-*.json"), reverse=True):
+        if not path.name.endswith(".request.json"):
+            files.later += files.take(path.name, lambda path=path: [read_summary(path)], [])  # type: ignore[misc]
+    tables = files.summary.tables if files.summary else {}
+    files.examples = files.take("examples", lambda: _examples(evaluation, tables), {})
     files.samples = files.take("samples", lambda: _samples(evaluation / paths.GENERATED_JSON), [])
     files.config = files.take("config", lambda: read_bytes(run_dir / paths.CONFIG_YAML, RunError).decode(), "")
     files.receipt = files.take("receipt", lambda: _json(run_dir / paths.RECEIPT_JSON), {})
     return files
+
+
+def _examples(evaluation: Path, tables: dict[str, str]) -> dict[str, Chosen]:
+    """The best and the worst samples of the tables that the rows derive from."""
+    found = {}
+    for name, key_digest in tables.items():
+        path = find_table(evaluation / name, key_digest) if Path(name).name == name else None
+        if path is not None:
+            found[name] = best_and_worst(_samples_of(read_samples(path)))
+    return found
+
+
+def _samples_of(samples: Samples) -> Iterator[Example]:
+    names = [one.name for one in fields(Example)]
+    for values in zip(*(samples.values(name) for name in names), strict=True):
+        yield Example(**dict(zip(names, values, strict=True)))
 
 
 def points(rows: list[JsonObject], key: str) -> list[tuple[float, float]]:

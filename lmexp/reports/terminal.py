@@ -42,6 +42,10 @@ def print_card(card: Card, console: Console) -> None:
         console.print(part)
     if card.checkpoint:
         console.print(_text(f"checkpoint: {card.checkpoint}", "dim"))
+    for later in card.later:
+        for part in parts(later.rows, console.width):
+            console.print(part)
+        console.print(_text(f"evaluated on request; checkpoint: {later.checkpoint}", "dim"))
 
 
 def as_text(rows: list[Row], *, width: int = PIPE_WIDTH) -> str:
@@ -69,24 +73,25 @@ def parts(rows: list[Row], width: int) -> Iterator[RenderableType]:
 
 
 def _table(groups: list[Group]) -> Table:
-    """A section for each evaluation, under the name of its aspect where there are several."""
+    """A section for each evaluation under its name, with what was scored and the aspect where that is to be told."""
     told = _tells_status(groups)
+    several = len({group.aspect for group in groups}) > 1
     table = Table()
     table.add_column("figure", overflow="fold")
-    table.add_column("split", overflow="fold")
     for heading in NUMBERS:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("unit", overflow="fold")
     if told:
         table.add_column("status", no_wrap=True)
-    several, aspect = len({group.aspect for group in groups}) > 1, ""
     for group in groups:
         table.add_section()
-        if several and group.aspect != aspect:
-            aspect = group.aspect
-            table.add_row(_text(aspect, "bold"))
+        splits = list(dict.fromkeys(row.split for row in group.rows))
+        title = [group.evaluation, *(splits if len(splits) == 1 else []), *([group.aspect] if several else [])]
+        table.add_row(_text(" · ".join(filter(None, title)), "bold"))
         for row in group.rows:
-            cells = [row.name, row.split, *_numbers(row), row.unit, *([row.status] if told else [])]
+            name = row.name.partition("/")[2] or row.name
+            where = f" ({row.split})" if len(splits) > 1 and row.split else ""
+            cells = [f"  {name}{where}", *_numbers(row), row.unit, *([row.status] if told else [])]
             table.add_row(*(_text(cell) for cell in cells))
     return table
 

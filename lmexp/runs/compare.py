@@ -14,8 +14,8 @@ from lmexp.checks import at_least
 from lmexp.config.freeze import read_body
 from lmexp.errors import RunError
 from lmexp.evaluation.comparison import Difference, compare_figures
-from lmexp.evaluation.conclusions import Declared, concluded, is_named
-from lmexp.evaluation.matching import Table, Unmatched, check_alike, check_columns, match, settings_that_differ, slim
+from lmexp.evaluation.conclusions import BASELINES, Declared, concluded, is_named
+from lmexp.evaluation.matching import Table, Unmatched, check_alike, match, settings_that_differ, slim
 from lmexp.evaluation.samples import digest, read_samples
 from lmexp.paths import EVALUATION_DIR, RUN_JSON, SAMPLES_PARQUET
 from lmexp.plugins import did_you_mean
@@ -94,7 +94,8 @@ def compare_runs(
     at_least("seed", seed, 0)
     opened = [_open_side(number, paths, evaluations) for number, paths in enumerate(_all_runs(sides))]
     runs = list(chain(*opened))
-    names = [name for name in runs[0].tables if all(name in run.tables for run in runs)]
+    common = set.intersection(*(set(run.tables) for run in runs))
+    names = sorted(common, key=lambda name: (runs[0].tables[name].samples.header.kind == BASELINES, name))
     if not names:
         told = "; ".join(f"{run.label} has {', '.join(run.tables)}" for run in runs)
         raise RunError(f"there is no evaluation that all of the runs have ({told}); {_how_to_evaluate(runs[0].path)}")
@@ -102,10 +103,12 @@ def compare_runs(
     notes = [_not_everywhere(name, runs) for name in every if name not in names]
     rows: list[Difference] = []
     unmatched: list[Unmatched] = []
+    settings: dict[str, list[str]] = {}
     for name in names:
         tables = [[run.tables[name] for run in side] for side in opened]
         check_alike(name, list(chain(*tables)))
-        notes += [f"{name}: {differs}" for differs in settings_that_differ(list(chain(*tables)))]
+        for differs in settings_that_differ(list(chain(*tables))):
+            settings.setdefault(differs, []).append(name)
         for number, other in enumerate(tables[1:], start=1):
             letters = ascii_uppercase[0], ascii_uppercase[number]
             matched = match(name, tables[0], other, letters)
@@ -117,7 +120,12 @@ def compare_runs(
         sides=described,
         rows=concluded(rows, declared),
         unmatched=unmatched,
-        notes=[*_scope(described), *_weights(described, names), *notes],
+        notes=[
+            *_scope(described),
+            *_weights(described, names),
+            *notes,
+            *(f"{differs}, in {', '.join(where)}" for differs, where in settings.items()),
+        ],
         config=differing(_by_side(opened, lambda run: settings_of(run.body))),
         machine=differing(_by_side(opened, lambda run: machine_of(run.path, run.body))),
         seed=seed,
@@ -189,8 +197,6 @@ def _table(path: Path, label: str) -> Table:
         raise RunError(f"{path}: it is gone; another process deleted it") from None
     if samples.header.name != path.parent.name:
         raise RunError(f"{path}: it says that it is of {samples.header.name[:80]!r}; lmexp didn't write it there")
-    table = Table(label=label, where=str(path), samples=samples)
-    check_columns(table)
     return Table(label=label, where=str(path), samples=slim(samples))
 
 

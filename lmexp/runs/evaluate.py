@@ -51,7 +51,9 @@ def evaluate_after_training(
     context.items = read_items(run_dir, read_record(run_dir))
     rows = run_evaluations(config.evaluation, context)
     if ranks.is_first:
-        write_summary(run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=loaded.checkpoint.name)
+        write_summary(
+            run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=loaded.checkpoint.name, tables=tables_of(context)
+        )
         _write_generated(run_dir, loaded)
         say(as_text(rows))
     return rows
@@ -68,11 +70,16 @@ def evaluate_request(run_dir: Path, config: EvaluateConfig, ranks: Ranks, say: S
     rows = run_evaluations(config.evaluation, context)
     if ranks.is_first:
         path = run_dir / EVALUATION_DIR / f"{name}.json"
-        write_summary(path, rows, checkpoint=loaded.checkpoint.name)
+        write_summary(path, rows, checkpoint=loaded.checkpoint.name, tables=tables_of(context))
         say(f"{run_dir} at step {loaded.step}")
         say(as_text(rows))
         say(f"rows: {path}")
     return rows
+
+
+def tables_of(context: EvaluationContext) -> dict[str, str]:
+    """Evaluation -> digest of the key of the table that it left."""
+    return {name: samples.header.key.digest for name, samples in context.samples.items()}
 
 
 def choose_device(settings: HardwareConfig, ranks: Ranks) -> torch.device:

@@ -182,6 +182,7 @@ def by_two(folder: Path) -> Path:
     return only_run(folder / "two")
 
 
+@pytest.mark.slow
 def test_two_processes_change_no_weight_either_and_find_the_same(folder: Path, by_two: Path) -> None:
     lmexp(folder, "train", *RUN, "trainer.devices=2", "run.root=two-without")
     check_untouched(by_two, only_run(folder / "two-without"))
@@ -190,7 +191,8 @@ def test_two_processes_change_no_weight_either_and_find_the_same(folder: Path, b
         assert figures == pytest.approx(one[step], rel=0.1), "dropout draws other numbers"
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_to_one_of_two_processes_ends_a_long_evaluation_and_the_run_goes_on(
     by_two: Path, tmp_path: Path, rank: int
 ) -> None:

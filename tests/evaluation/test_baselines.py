@@ -105,7 +105,7 @@ def test_rows_equal_the_reference_on_the_targets_of_perplexity(tmp_path: Path) -
     lift = rows["baselines/lift_over_bigram"]
     assert lift.estimate == pytest.approx(bigram - model.estimate, rel=1e-9)
     assert lift.n == model.n
-    assert lift.method == "paired bootstrap over 30 documents, 1,000 resamples, seed 0"
+    assert lift.method == "paired expanded BCa bootstrap over 30 documents, 1,000 resamples, seed 0"
 
 
 def test_lift_of_a_model_that_equals_the_baseline_is_zero_with_no_width(tmp_path: Path) -> None:

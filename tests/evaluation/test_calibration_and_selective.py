@@ -33,25 +33,25 @@ def answers(n: int, sharpness: float, seed: int = 0) -> Samples:
 
 def test_a_calibrated_model_has_no_error_to_speak_of_and_an_overconfident_one_has() -> None:
     honest, boastful = (rows(Calibration(CalibrationConfig()), quiz=answers(2000, k)) for k in (1.0, 4.0))
-    assert honest["ece_10[quiz]"].estimate == pytest.approx(0, abs=0.03)
-    assert boastful["ece_10[quiz]"].estimate > 0.2
-    assert boastful["ece_10[quiz]"].low > honest["ece_10[quiz]"].high
-    assert honest["temperature[quiz]"].estimate == pytest.approx(1, abs=0.1)
-    assert boastful["temperature[quiz]"].estimate == pytest.approx(4, rel=0.1)
+    assert honest["quiz/ece_10"].estimate == pytest.approx(0, abs=0.03)
+    assert boastful["quiz/ece_10"].estimate > 0.2
+    assert boastful["quiz/ece_10"].low > honest["quiz/ece_10"].high
+    assert honest["quiz/temperature"].estimate == pytest.approx(1, abs=0.1)
+    assert boastful["quiz/temperature"].estimate == pytest.approx(4, rel=0.1)
     for figure in ("brier", "nll"):
-        assert boastful[f"{figure}[quiz]"].estimate > honest[f"{figure}[quiz]"].estimate
-        scaled = boastful[f"scaled_{figure}[quiz]"].estimate
-        assert scaled == pytest.approx(honest[f"{figure}[quiz]"].estimate, abs=0.01)
-    assert boastful["scaled_ece_10[quiz]"].estimate < 0.04
+        assert boastful[f"quiz/{figure}"].estimate > honest[f"quiz/{figure}"].estimate
+        scaled = boastful[f"quiz/scaled_{figure}"].estimate
+        assert scaled == pytest.approx(honest[f"quiz/{figure}"].estimate, abs=0.01)
+    assert boastful["quiz/scaled_ece_10"].estimate < 0.04
 
 
 def test_constant_confidence_gives_the_distance_to_the_accuracy() -> None:
     table = choice_samples([[math.log(0.9), math.log(0.1)]] * 1000, [0] * 700 + [1] * 300)
     found = rows(Calibration(CalibrationConfig()), quiz=table)
-    assert found["ece_10[quiz]"].estimate == found["ece_15[quiz]"].estimate == pytest.approx(0.2)
-    assert found["nll[quiz]"].estimate == pytest.approx(-0.7 * math.log(0.9) - 0.3 * math.log(0.1))
-    assert found["brier[quiz]"].estimate == pytest.approx(0.7 * 0.02 + 0.3 * 1.62)
-    plot = found["ece_10[quiz]"].plot
+    assert found["quiz/ece_10"].estimate == found["quiz/ece_15"].estimate == pytest.approx(0.2)
+    assert found["quiz/nll"].estimate == pytest.approx(-0.7 * math.log(0.9) - 0.3 * math.log(0.1))
+    assert found["quiz/brier"].estimate == pytest.approx(0.7 * 0.02 + 0.3 * 1.62)
+    plot = found["quiz/ece_10"].plot
     assert plot is not None
     assert (plot.series[0].x, plot.series[0].y, plot.series[0].n) == ([pytest.approx(0.9)], [0.7], [1000])
 
@@ -61,12 +61,12 @@ def test_knowing_what_one_knows_lowers_the_area_to_the_best_there_is() -> None:
     knowing = rows(Selective(SelectiveConfig()), quiz=choice_samples([sure] * 50 + [unsure] * 50, [0] * 50 + [1] * 50))
     ignorant = rows(Selective(SelectiveConfig()), quiz=choice_samples([sure] * 50 + [unsure] * 50, [1] * 50 + [0] * 50))
     blank = rows(Selective(SelectiveConfig()), quiz=choice_samples([sure] * 100, [0] * 50 + [1] * 50))
-    assert knowing["excess_aurc[quiz]"].estimate == pytest.approx(0, abs=1e-12)
-    assert knowing["surest_accuracy[quiz]"].estimate == 1
-    assert ignorant["surest_accuracy[quiz]"].estimate == 0
-    assert blank["aurc[quiz]"].estimate == pytest.approx(0.5)  # confidence that says nothing: the overall risk
-    assert knowing["aurc[quiz]"].estimate < blank["aurc[quiz]"].estimate < ignorant["aurc[quiz]"].estimate
-    plot = knowing["aurc[quiz]"].plot
+    assert knowing["quiz/excess_aurc"].estimate == pytest.approx(0, abs=1e-12)
+    assert knowing["quiz/surest_accuracy"].estimate == 1
+    assert ignorant["quiz/surest_accuracy"].estimate == 0
+    assert blank["quiz/aurc"].estimate == pytest.approx(0.5)  # confidence that says nothing: the overall risk
+    assert knowing["quiz/aurc"].estimate < blank["quiz/aurc"].estimate < ignorant["quiz/aurc"].estimate
+    plot = knowing["quiz/aurc"].plot
     assert plot is not None
     assert plot.series[0].y[0] == 0
     assert plot.series[0].y[-1] == pytest.approx(0.5)
@@ -85,9 +85,9 @@ def test_the_order_of_the_samples_changes_nothing() -> None:
 def test_questions_with_fewer_choices_and_scores_that_are_not_finite() -> None:
     table = choice_samples([[0.0, -1.0, -2.0], [0.0, -1.0], [float("nan"), 0.0], [-1.0, 0.0]] * 10, [0, 1, 0, 1] * 10)
     found = rows(Selective(SelectiveConfig(coverage=1.0)), quiz=table)
-    assert found["surest_accuracy[quiz]"].n == 30
-    assert found["surest_accuracy[quiz]"].estimate == pytest.approx(2 / 3)
-    assert "10 samples without a finite score are left out" in found["aurc[quiz]"].definition
+    assert found["quiz/surest_accuracy"].n == 30
+    assert found["quiz/surest_accuracy"].estimate == pytest.approx(2 / 3)
+    assert "10 samples without a finite score are left out" in found["quiz/aurc"].definition
     nothing = rows(Calibration(CalibrationConfig()), quiz=choice_samples([[float("nan")] * 2] * 9, [0] * 9))
     assert [row.status for row in nothing.values()] == ["not measured: no sample has finite scores"]
 
@@ -95,7 +95,7 @@ def test_questions_with_fewer_choices_and_scores_that_are_not_finite() -> None:
 def test_several_tables_each_have_their_rows_and_others_are_left_alone() -> None:
     text = choice_samples([[0.0, 1.0]] * 9, [0] * 9, kind="perplexity", name="text")
     found = rows(Selective(SelectiveConfig()), quiz=answers(50, 1.0), test=answers(60, 1.0), text=text)
-    assert {name.partition("[")[2] for name in found} == {"quiz]", "test]"}
+    assert {name.partition("/")[0] for name in found} == {"quiz", "test"}
     only = rows(Selective(SelectiveConfig(of=["test"])), quiz=answers(50, 1.0), test=answers(60, 1.0))
     assert {row.n for row in only.values()} == {60}
 

@@ -140,11 +140,11 @@ def test_no_difference_is_never_claimed_without_a_margin() -> None:
     assert row.verdict == "not distinguishable"
     assert words(row).startswith("not distinguishable (smallest detectable 0.0")
     equivalent = rows(samples(a), samples(b), Declared(margin=0.05))[0]
-    assert (equivalent.verdict, words(equivalent)) == ("equivalent", "equivalent: closer than the margin of 0.05000")
+    assert (equivalent.verdict, words(equivalent)) == ("equivalent", "equivalent: closer than the margin of 0.05")
     tight = rows(samples(a), samples(b), Declared(margin=0.002))[0]
-    assert words(tight).startswith("not distinguishable, nor shown to be closer than 0.002")
+    assert words(tight).endswith("; not shown to be within 0.002)")
     small = rows(nats(1), nats(2, gain=0.1), Declared(margins={"loss": 0.5}))[0]
-    assert words(small) == "B is better, by less than the margin of 0.5000"
+    assert words(small) == "B is better, by less than the margin of 0.5"
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, math.nan, math.inf])
@@ -173,7 +173,15 @@ def test_primary_figures_are_corrected_by_holm_and_the_others_by_benjamini_hochb
     assert p is not None
     assert [row.adjusted_p for row in chosen] == pytest.approx([p, 2 * p, 2 * p, p])
     by_chance = replace(chosen[1], p_value=0.03, adjusted_p=0.06, verdict="not distinguishable")
-    assert words(by_chance).startswith("not distinguishable after correction (Holm, 2 tests)")
+    assert words(by_chance).startswith("not distinguishable (after Holm, 2 tests; smallest detectable ")
+
+
+def test_baselines_are_not_primary_unless_they_are_named() -> None:
+    a, b = samples([1, 0] * 9), samples([1, 1] * 9)
+    for one in (a, b):
+        one.header = replace(one.header, kind="baselines")
+    assert [row.primary for row in rows(a, b)] == [False]
+    assert [row.primary for row in rows(a, b, Declared(primary=("acc",)))] == [True]
 
 
 def test_other_tasks_are_refused_with_what_differs() -> None:

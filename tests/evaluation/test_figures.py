@@ -11,7 +11,7 @@ import pytest
 
 from lmexp.evaluation.figures import cluster_sums, estimate_of, row_of, rows_of
 from lmexp.evaluation.samples import COUNT, NUMBER, Figure, Header, Key, Samples, make_table
-from lmexp.evaluation.statistics.bootstrap import ratio_interval
+from lmexp.evaluation.statistics.bootstrap import bca_of_sums
 from lmexp.evaluation.statistics.intervals import clustered_mean, wilson
 
 ACC = Figure(name="acc", definition="share that is right", numerator="score", binary=True, higher_is_better=True)
@@ -75,14 +75,15 @@ def test_a_ratio_of_sums_has_a_bootstrap_over_clusters() -> None:
     samples = make_samples(np.zeros(60), logprobs, n_tokens, clusters)
     row, ppl = row_of(LOSS, samples, seed=3), row_of(PPL, samples, seed=3)
     sums = cluster_sums(LOSS, samples)
-    expected = ratio_interval(sums.numerator, sums.denominator, seed=3)
+    columns = np.stack([sums.numerator, sums.denominator], axis=1)
+    expected = bca_of_sums(columns, lambda both: both[..., 0] / both[..., 1], seed=3)
     assert len(sums.numerator) == row.n_clusters == 30
     assert row.estimate == pytest.approx(-logprobs.sum() / n_tokens.sum(), rel=1e-14)
     assert (row.low, row.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
     assert ppl.estimate == math.exp(row.estimate)
     assert (ppl.low, ppl.high) == pytest.approx((math.exp(row.low), math.exp(row.high)), rel=1e-3)
     assert row.n == n_tokens.sum()
-    assert row.method == "bootstrap over 30 questions, 1,000 resamples, seed 3"
+    assert row.method == "expanded BCa bootstrap over 30 questions, 1,000 resamples, seed 3"
     assert row_of(replace(LOSS, paired=True), samples, seed=3).method == f"paired {row.method}"
     assert row_of(replace(LOSS, counted="n_tokens", denominator="wins"), samples, seed=3).n == n_tokens.sum()
 

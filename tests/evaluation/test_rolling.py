@@ -115,7 +115,7 @@ def test_both_figures_are_reported_on_the_same_samples(
     gain = both["perplexity/stride_gain"]
     expected = alone["perplexity/bits_per_byte"].estimate - both["perplexity/bits_per_byte"].estimate
     assert gain.estimate == pytest.approx(expected, rel=1e-9)
-    assert gain.method.startswith("paired bootstrap")
+    assert gain.method.startswith("paired expanded BCa bootstrap over ")
     assert gain.plot is not None and gain.plot.names == ["stride 2", "disjoint windows"]
     lift = both["baselines/lift_over_unigram"]
     unigram = both["baselines/unigram_bits_per_byte"].estimate

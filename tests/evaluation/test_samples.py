@@ -35,6 +35,7 @@ from lmexp.evaluation.samples import (
     read_samples,
     write_samples,
 )
+from tests.evaluation.choices import choice_samples
 
 KEY = Key(model="1" * 64, task={"items": "ab", "deep": {"list": [1, None, "é"]}}, settings={"precision": "32-true"})
 HEADER = Header(
@@ -330,3 +331,18 @@ def test_a_missing_table_is_missing(path: Path) -> None:
     for read in (read_samples, read_header):
         with pytest.raises(FileNotFoundError):
             read(path)
+
+
+def test_secrets_in_texts_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = choice_samples([[0, 1], [1, 0]], [0, 0])
+    texts = pa.array(["my key is canary-5f0c7d, says he", "nothing"])
+    samples.table = samples.table.set_column(
+        samples.table.schema.get_field_index("input"), samples.table.schema.field("input"), texts
+    )
+    write_samples(tmp_path / "open.parquet", samples)
+    assert read_samples(tmp_path / "open.parquet").values("input") == texts.to_pylist()
+    monkeypatch.setenv("HF_TOKEN", "canary-5f0c7d")
+    write_samples(tmp_path / "samples.parquet", samples)
+    hidden, kept = read_samples(tmp_path / "samples.parquet").values("input")
+    assert "canary" not in hidden and "says he" in hidden
+    assert kept == "nothing"

@@ -6,17 +6,22 @@ import io
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
+from torch import nn
 
 from lmexp.cli.main import main
+from lmexp.evaluation.collect import publish
+from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.plot import Plot, Series
-from lmexp.evaluation.row import Row, figure, interval_text, not_measured, row_json
+from lmexp.evaluation.row import Row, figure, interval_text, not_measured, row_json, write_summary
 from lmexp.reports.card import card_of, grouped
 from lmexp.reports.figures import interval_mark, mark_scales
 from lmexp.reports.run_files import read_run
 from lmexp.reports.run_report import write_report
 from lmexp.reports.terminal import as_text, print_card
+from tests.evaluation.choices import choice_samples
 from tests.reports.test_run_report import ROWS, Page, make_run, row
 
 PLOT = Plot(kind="forest", title="By slice", y_label="accuracy", series=[Series(label="a", x=["news"], y=[0.25])])
@@ -67,6 +72,7 @@ def test_json_holds_the_rows_with_their_plots_and_hashes(tmp_path: Path) -> None
             "[2.700 to 2.900], and better than the bigram baseline (3.400) by 1.400 [1.300 to 1.500].",
         },
         "rows": [row_json(one) for one in CARD],
+        "later": [],
     }
     assert content["rows"][5]["plot"]["series"][0]["y"] == [0.25]  # type: ignore[index]
 
@@ -146,7 +152,7 @@ def test_the_command_prints_the_card_into_a_pipe_and_writes_nothing(
     (run_dir / "run.json").write_text(json.dumps(json.loads((run_dir / "run.json").read_text()) | whole))
     assert main(["report", str(run_dir), "--text"]) == 0
     text = capsys.readouterr().out
-    assert "calibration/ece" in text
+    assert "calibration · validation" in text and "  ece" in text
     assert "\x1b" not in text
     assert not (run_dir / "report.json").exists()
     assert main(["report", str(run_dir)]) == 0
@@ -160,6 +166,39 @@ def test_a_run_without_an_evaluation_says_so_in_all_forms(tmp_path: Path) -> Non
     content = written(run_dir)
     assert (content["rows"], content["missing"]) == ([], "the run has not been evaluated")
     assert "No figures: the run has not been evaluated." in printed(run_dir, 100)
+
+
+def test_what_was_evaluated_on_request_stands_in_all_forms_the_newest_of_each(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    for stamp, value in (("20260101-000000-aaaaaa", 0.25), ("20260102-000000-aaaaaa", 0.375)):
+        path = run_dir / "evaluation" / f"evaluate-{stamp}.json"
+        write_summary(path, [row("csqa/acc", value, 0.2, 0.4)], checkpoint="step-00000007")
+    (run_dir / "evaluation" / "evaluate-20260103-000000-aaaaaa.request.json").write_text("{}")
+    assert written(run_dir)["later"] == [
+        {"checkpoint": "step-00000007", "rows": [row_json(row("csqa/acc", 0.375, 0.2, 0.4))]}
+    ]
+    page = Page((run_dir / "report.html").read_text(encoding="utf-8")).text
+    for text in (page, printed(run_dir, 100)):
+        assert "0.3750" in text
+        assert "0.2500" not in text
+        assert "step-00000007" in text
+
+
+def test_the_samples_shown_are_those_that_the_rows_derive_from(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    evaluation = run_dir / "evaluation"
+    one, other = (choice_samples([[0, 1], [1, 0]], [0, 0], name="quiz", model=model) for model in "ab")
+    for samples, mark in ((one, "of the first"), (other, "of another")):
+        index = samples.table.schema.get_field_index("target")
+        samples.table = samples.table.set_column(index, samples.table.schema.field(index), pa.array([mark] * 2))
+        publish(EvaluationContext(model=nn.Identity(), cache=None, sequence_length=1, folder=evaluation), samples)
+    tables = {"quiz": one.header.key.digest, "gone": "0" * 64, "../quiz": one.header.key.digest}
+    write_summary(evaluation / "summary.json", ROWS, checkpoint="x", tables=tables)
+    write_report(run_dir)
+    page = Page((run_dir / "report.html").read_text(encoding="utf-8")).text
+    assert "Best and worst samples" in page
+    assert "of the first" in page
+    assert "of another" not in page
 
 
 def test_text_that_is_no_utf8_survives_in_json(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a table of somebody else": (lambda run: pq.write_table(pa.table({"x": [1]}), run / TABLE), "doesn't say"),
     "another version": (lambda run: forge(run, version=99), "version 99"),
     "another name": (lambda run: forge(run, name="../../x"), "it says that it is of"),
-    "a column that isn't there": (lambda run: figure(run, numerator="secret"), "needs the columns secret"),
-    "a column of text": (lambda run: figure(run, numerator="target"), "needs the columns target"),
-    "an infinite scale": (lambda run: figure(run, scale=1e999), "needs a finite scale"),
+    "a column that isn't there": (lambda run: figure(run, numerator="secret"), "no column of numbers secret"),
+    "a column of text": (lambda run: figure(run, numerator="target"), "no column of numbers target"),
+    "an infinite scale": (lambda run: figure(run, scale=1e999), "no finite scale"),
     "figures that are none": (lambda run: forge(run, figures=[{"name": "acc"}]), "header is damaged"),
     "a task that is none": (lambda run: forge(run, key=[]), "header is damaged"),
     "empty cells": (

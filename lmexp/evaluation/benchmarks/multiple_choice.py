@@ -20,7 +20,7 @@ from lmexp.evaluation.benchmarks.benchmark import Asked, Benchmark, Item, by_sam
 from lmexp.evaluation.benchmarks.config import MultipleChoiceConfig
 from lmexp.evaluation.benchmarks.few_shot import Shot, Shots, orders
 from lmexp.evaluation.records import Record, read_lines, read_records
-from lmexp.evaluation.samples import COUNTS, NUMBER, NUMBERS, Figure
+from lmexp.evaluation.samples import COUNT, COUNTS, NUMBER, NUMBERS, Figure
 from lmexp.evaluation.scoring import Likelihoods
 from lmexp.evaluation.templates import Template
 
@@ -132,6 +132,7 @@ class MultipleChoice(Benchmark):
         ]
         types = {
             **dict.fromkeys(("acc_norm", "acc_bytes", "brier"), NUMBER),
+            "target_number": COUNT,
             **dict.fromkeys(("choice_chars", "choice_bytes", "choice_tokens"), COUNTS),
             **({"acc_pmi": NUMBER, "unconditional": NUMBERS} if self.config.pmi else {}),
         }
@@ -155,6 +156,7 @@ class MultipleChoice(Benchmark):
             "logprobs": logprobs.tolist(),
             "n_tokens": n_tokens[one.target],
             "n_bytes": int(n_bytes[one.target]),
+            "target_number": one.target,
             "choice_chars": chars.tolist(),
             "choice_bytes": n_bytes.tolist(),
             "choice_tokens": n_tokens[:n],

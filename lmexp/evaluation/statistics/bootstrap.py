@@ -21,15 +21,12 @@ from numpy.typing import ArrayLike, NDArray
 from lmexp.evaluation.statistics.bca import bca_interval
 from lmexp.evaluation.statistics.clusters import Floats, Ints, count_text
 from lmexp.evaluation.statistics.intervals import CONFIDENCE, Interval, check_share
-from lmexp.evaluation.statistics.two_levels import two_level_interval
 
 N_RESAMPLES = 1000
 MIN_CLUSTERS = 5
 """With fewer clusters there are too few different draws for any interval."""
 FEW_CLUSTERS = 20
 """With fewer clusters bootstrap intervals are too narrow, even when expanded."""
-FEW_RUNS = 3
-"""With fewer runs of a model the interval over runs is too narrow."""
 MAX_DRAWS_AT_ONCE = 1 << 20
 
 Figure = Callable[[Floats], ArrayLike]
@@ -120,8 +117,6 @@ class Resampled:
     """The figures without one cluster (or group of clusters) each: (n_left_out, ...); None where BCa isn't defined."""
     n_clusters: int
     seed: int
-    without_run: tuple[Floats, ...] = ()
-    """Where runs were drawn too: for each model the figures without each of its runs: (n_runs, ...)."""
 
     def map(self, figure: Figure) -> Resampled:
         """Figures of these figures: `figure` takes (..., k) and gives (...) or (..., m), whatever comes before.
@@ -136,7 +131,6 @@ class Resampled:
                 estimate=np.asarray(figure(self.estimate), np.float64),
                 draws=np.asarray(figure(self.draws), np.float64),
                 jackknife=None if self.jackknife is None else np.asarray(figure(self.jackknife), np.float64),
-                without_run=tuple(np.asarray(figure(runs), np.float64) for runs in self.without_run),
             )
 
     def interval(self, *, method: str = "bca", confidence: float = CONFIDENCE) -> Interval:
@@ -157,15 +151,11 @@ class Resampled:
         if why_none:
             return Interval(None, None, f"no interval: {why_none}")
         interval, estimate = Interval(None, None), float(self.estimate)
-        if self.without_run:
-            interval = two_level_interval(
-                estimate, self.draws, self.without_run, self.n_clusters, confidence=confidence
-            )
         wider, why_percentile = expanded(confidence, self.n_clusters), ""
         if method == "bca" and self.jackknife is not None:
             interval = bca_interval(estimate, self.draws, self.jackknife, confidence=wider)
             why_percentile = "" if interval.low is not None else interval.note
-        if interval.low is None and not self.without_run:
+        if interval.low is None:
             interval = percentile_interval(self.draws, confidence=wider)
         notes = (self._few(), why_percentile, interval.note)
         return replace(interval, note="; ".join(note for note in notes if note))
@@ -173,23 +163,19 @@ class Resampled:
     @property
     def method(self) -> str:
         """The words for a row: what was drawn, how often, from which seed."""
-        runs = " and ".join(f"{len(runs):,}" for runs in self.without_run)
-        kind = f"t interval by the bootstrap over {runs} runs and" if runs else "expanded BCa bootstrap over"
-        return f"{kind} {count_text(self.n_clusters, 'cluster')}, {len(self.draws):,} resamples, seed {self.seed}"
+        clusters = count_text(self.n_clusters, "cluster")
+        return f"expanded BCa bootstrap over {clusters}, {len(self.draws):,} resamples, seed {self.seed}"
 
     def _why_none(self) -> str:
         if self.n_clusters < MIN_CLUSTERS:
             are = "is" if self.n_clusters == 1 else "are"
             count = count_text(self.n_clusters, "cluster")
             return f"{count} {are} too few to draw from; at least {MIN_CLUSTERS} are needed"
-        if any(len(runs) < 2 for runs in self.without_run):
-            return "there is one run of a model, so nothing is known about others"
         return "" if np.isfinite(self.estimate) else f"the figure is {float(self.estimate)}"
 
     def _few(self) -> str:
-        few = [count_text(self.n_clusters, "cluster")] if self.n_clusters < FEW_CLUSTERS else []
-        few += [count_text(len(runs), "run") for runs in self.without_run if len(runs) < FEW_RUNS]
-        return f"only {' and '.join(few)}: the interval may be too narrow" if few else ""
+        few = f"only {count_text(self.n_clusters, 'cluster')}: the interval may be too narrow"
+        return few if self.n_clusters < FEW_CLUSTERS else ""
 
 
 def resampled_sums(columns: ArrayLike, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Resampled:

@@ -7,7 +7,7 @@ from scipy import stats
 
 from lmexp.evaluation.statistics.bca import bca_interval
 from lmexp.evaluation.statistics.bootstrap import Resampled, bca_of_sums, expanded, resample_sums, resampled_sums
-from lmexp.evaluation.statistics.cluster_bootstrap import cluster_bootstrap, two_level_bootstrap
+from lmexp.evaluation.statistics.cluster_bootstrap import cluster_bootstrap
 
 Floats = NDArray[np.float64]
 
@@ -208,45 +208,3 @@ def test_wrong_input_is_a_clear_error() -> None:
     with pytest.raises(ValueError, match="n_resamples is 0"):
         resampled_sums([[1.0]], n_resamples=0)
     assert "the figure is nan" in cluster_bootstrap(lambda i: np.nan, np.arange(9), n_resamples=9).interval().note
-
-
-@pytest.mark.parametrize("n_runs", [(3,), (5, 3)])
-def test_runs_on_top_of_items_cover_the_method_where_items_alone_would_not(n_runs: tuple[int, ...]) -> None:
-    generator, n_trials = np.random.default_rng(11), 150
-    covered = of_items = 0
-    for trial in range(n_trials):
-        items = generator.normal(0, 0.7, 60)
-        scores = [generator.normal(0, 0.3, (n, 1)) + items + generator.normal(0, 0.5, (n, 60)) for n in n_runs]
-
-        def difference(runs: tuple[NDArray[np.int64], ...], chosen: NDArray[np.int64], scores=scores) -> float:  # type: ignore[no-untyped-def]
-            means = [run[np.ix_(drawn, chosen)].mean() for run, drawn in zip(scores, runs, strict=True)]
-            return float(means[0] - (means[1] if len(means) > 1 else 0))
-
-        covered += covers(two_level_bootstrap(difference, n_runs, np.arange(60), n_resamples=150, seed=trial), 0)
-        of_all = [np.arange(n) for n in n_runs]
-        means = [run.mean(axis=0) for run in scores]
-        items_only = means[0] - (means[1] if len(means) > 1 else 0)
-        assert difference(tuple(of_all), np.arange(60)) == pytest.approx(items_only.mean())
-        half = 2 * items_only.std(ddof=1) / 60**0.5
-        of_items += abs(items_only.mean()) <= half
-    assert 0.92 <= covered / n_trials <= 0.995  # crossed draws err on the wide side
-    assert of_items / n_trials < 0.8
-
-
-def test_the_variance_between_a_few_runs_is_not_understated() -> None:
-    runs = np.array([0.0, 1.0, 5.0])
-    drawn = two_level_bootstrap(lambda r, i: runs[r[0]].mean(), (3,), np.arange(20), n_resamples=5000)
-    assert drawn.draws.var() == pytest.approx(runs.var(ddof=1) / 3, rel=0.05)
-    interval, half = drawn.interval(), stats.t.ppf(0.975, 2) * runs.std(ddof=1) / 3**0.5
-    assert (interval.low, interval.high) == pytest.approx((2 - half, 2 + half), rel=0.05)
-
-
-def test_one_run_says_nothing_about_others() -> None:
-    scores = np.random.default_rng(12).normal(size=(1, 30))
-    one = two_level_bootstrap(lambda r, i: scores[np.ix_(r[0], i)].mean(), (1,), np.arange(30), n_resamples=50)
-    assert one.interval().low is None
-    assert "one run" in one.interval().note
-    two = two_level_bootstrap(lambda r, i: scores[:, i].mean() + r[0].mean(), (2,), np.arange(30), n_resamples=50)
-    assert "only 2 runs" in two.interval().note
-    with pytest.raises(ValueError, match="at least 1"):
-        two_level_bootstrap(lambda r, i: 0.0, (0,), np.arange(30))
