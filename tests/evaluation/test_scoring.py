@@ -61,6 +61,8 @@ def test_long_contexts_are_cut_on_the_left() -> None:
     assert requests.n_cut == 1
     assert requests.pieces[0].tokens.tolist() == [*TOKENIZER.encode("x" * 8), *TOKENIZER.encode("abc")]
     assert requests.pieces[0].n_scored == 3
+    fits, longer = (Requests(TOKENIZER, [("x" * n, "abc")], max_length=10).n_cut for n in (7, 8))
+    assert (fits, longer) == (0, 1)  # <eos>, 7 and 3 tokens: the last is not read
 
 
 @pytest.mark.parametrize("n", [10, 11, 25, 30])
