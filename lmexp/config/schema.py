@@ -173,6 +173,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; expected a whole number from 0 to {2**32 - 1}")
+        evaluation.check_names(self.evaluation)
         for name, one in self.evaluation.items():
             if one.weights == evaluation.EMA and self.trainer.ema_decay is None:
                 raise ConfigError(
@@ -255,6 +256,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         _check_run_and_weights("evaluate", self.run, self.weights)
         at_least("seed", self.seed, 0)
+        evaluation.check_names(self.evaluation)
         if not self.evaluation:
             raise ConfigError("evaluation is empty; choose some, e.g. evaluation=[perplexity,baselines]")
         for name, one in self.evaluation.items():

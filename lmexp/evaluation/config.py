@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,18 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 WINDOWS = ("stream", "documents")
 RAW, EMA = "raw", "ema"
+NAME = re.compile(r"\w[\w-]*")
+"""Of an evaluation in a config: it names a folder and figures."""
+
+
+def check_names(names: Iterable[str]) -> None:
+    """ConfigError unless each can name a folder, and no path out of it."""
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ConfigError(
+                f"evaluation has the name {name[:80]!r}; expected letters, digits, _ and - (it names a folder and "
+                f"figures)"
+            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -14,6 +14,7 @@ from lmexp import paths
 from lmexp.config.freeze import VERSION as RUN_VERSION
 from lmexp.errors import LmexpError, RunError
 from lmexp.evaluation.collect import find_table
+from lmexp.evaluation.config import NAME
 from lmexp.evaluation.row import Summary, read_summary
 from lmexp.evaluation.samples import Samples, read_samples
 from lmexp.reading import check_folder, check_format, read_bytes, read_object
@@ -91,7 +92,7 @@ def _examples(evaluation: Path, tables: dict[str, str]) -> dict[str, Chosen]:
     """The best and the worst samples of the tables that the rows derive from."""
     found = {}
     for name, key_digest in tables.items():
-        path = find_table(evaluation / name, key_digest) if Path(name).name == name else None
+        path = find_table(evaluation / name, key_digest) if NAME.fullmatch(name) else None
         if path is not None:
             found[name] = best_and_worst(_samples_of(read_samples(path)))
     return found

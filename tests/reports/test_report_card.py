@@ -16,6 +16,7 @@ from lmexp.evaluation.collect import publish
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.plot import Plot, Series
 from lmexp.evaluation.row import Row, figure, interval_text, not_measured, row_json, write_summary
+from lmexp.evaluation.samples import write_samples
 from lmexp.reports.card import card_of, grouped
 from lmexp.reports.figures import interval_mark, mark_scales
 from lmexp.reports.run_files import read_run
@@ -192,13 +193,16 @@ def test_the_samples_shown_are_those_that_the_rows_derive_from(tmp_path: Path) -
         index = samples.table.schema.get_field_index("target")
         samples.table = samples.table.set_column(index, samples.table.schema.field(index), pa.array([mark] * 2))
         publish(EvaluationContext(model=nn.Identity(), cache=None, sequence_length=1, folder=evaluation), samples)
-    tables = {"quiz": one.header.key.digest, "gone": "0" * 64, "../quiz": one.header.key.digest}
+    outside = choice_samples([[0, 1], [1, 0]], [0, 0], name="quiz", model="c")
+    write_samples(run_dir / "samples.parquet", outside)
+    tables = {"quiz": one.header.key.digest, "gone": "0" * 64, "..": outside.header.key.digest}
     write_summary(evaluation / "summary.json", ROWS, checkpoint="x", tables=tables)
     write_report(run_dir)
     page = Page((run_dir / "report.html").read_text(encoding="utf-8")).text
     assert "Best and worst samples" in page
     assert "of the first" in page
     assert "of another" not in page
+    assert "<h3>..</h3>" not in (run_dir / "report.html").read_text(encoding="utf-8")
 
 
 def test_text_that_is_no_utf8_survives_in_json(tmp_path: Path) -> None:

@@ -288,6 +288,11 @@ CASES: dict[str, tuple[Plant, Command, str]] = {
     "plugin goes up": (lambda s: s.change(s.run / "run.json", plugins=["../evil"]), resume, "plugins"),
     "plugin is not trusted": (lambda s: s.change(s.run / "run.json", plugins=["evil"]), generate, "-p evil"),
     "run.name goes up": (lambda s: s.config(run={"name": "../x", "folder": "x"}), generate, "run.json"),
+    "an evaluation's name goes up": (
+        lambda s: s.config(evaluation={"../../../elsewhere/x": {"kind": "perplexity"}}),
+        resume,
+        "evaluation has the name '../../../elsewhere/x'",
+    ),
     "run.folder goes up": (lambda s: s.config(run={"name": "x", "folder": "../x"}), generate, "run.json"),
     "target of a custom model": (
         lambda s: s.config(model={"kind": "custom", "target": "os:system", "args": {}}),
