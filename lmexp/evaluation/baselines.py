@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,6 @@ from lmexp.evaluation.figures import row_of
 from lmexp.evaluation.ngrams import Bigram, Unigram, fit_bigram
 from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import NUMBER, Figure, Header, Key, Samples, add_columns
-from lmexp.evaluation.sums import Segments
 from lmexp.evaluation.targets import Targets
 from lmexp.evaluation.token_samples import TokenSamples, token_scores
 
@@ -131,14 +129,14 @@ def _as_shown(model: Samples | None) -> dict[str, Any]:
 def _segments(model: Unigram | Bigram, targets: Targets) -> pa.Table:
     """All segments under one of the two models."""
 
-    def scored() -> Iterator[Segments]:
-        for batch in targets.batches(max(1, _TARGETS_AT_ONCE // targets.showing.sequence_length)):
-            tokens = np.where(batch.scored, batch.targets, 0)  # IGNORE is no token
-            p = model.probability(batch.tokens, tokens) if isinstance(model, Bigram) else model.probability(tokens)
-            yield batch.sum(-np.log(p), np.zeros(p.shape, np.bool_))  # their first choices are of no interest
-
-    start = time.perf_counter()
-    tables = [segments.table(time.perf_counter() - start) for segments in scored()]
+    tables = []
+    for numbers in targets.numbers(max(1, _TARGETS_AT_ONCE // targets.showing.sequence_length)):
+        start = time.perf_counter()
+        batch = targets.batch(numbers)
+        tokens = np.where(batch.scored, batch.targets, 0)  # IGNORE is no token
+        p = model.probability(batch.tokens, tokens) if isinstance(model, Bigram) else model.probability(tokens)
+        found = batch.sum(-np.log(p), np.zeros(p.shape, np.bool_))  # their first choices are of no interest
+        tables.append(found.table(time.perf_counter() - start))
     return pa.concat_tables(tables).sort_by("place")
 
 
@@ -155,14 +153,12 @@ def _score(which: str) -> Figure:
 
 
 def _lift(which: str) -> Figure:
-    return Figure(
+    return replace(
+        _score(which),
         name=f"lift_over_{which}",
         definition=f"bits per byte of the {WHAT[which]} minus those of the model on the same tokens",
         numerator=f"over_{which}",
-        denominator="n_bytes",
-        scale=1 / math.log(2),
         paired=True,
-        unit=UNIT,
         higher_is_better=True,
     )
 

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from lmexp.evaluation.samples import (
     SAMPLES_PARQUET,
     Header,
     Samples,
+    columns_of,
     digest,
     read_bounded,
     read_header,
@@ -57,6 +59,8 @@ def finished(context: EvaluationContext, header: Header) -> Samples | None:
     if path is None:
         return None
     samples = read_samples(path)
+    if not set(chain(*map(columns_of, header.figures))) <= set(samples.table.column_names):
+        return None  # another version of lmexp made it, when there were fewer figures
     if context.rank == 0 and path.name != SAMPLES_PARQUET:
         publish(context, samples)
     return Samples(header, samples.table)  # what figures say may have changed since
@@ -64,14 +68,13 @@ def finished(context: EvaluationContext, header: Header) -> Samples | None:
 
 def find_table(folder: Path, key_digest: str) -> Path | None:
     """The file of the table with this key in evaluation/<name>/; None where there is none."""
-    path = folder / SAMPLES_PARQUET
-    try:
-        if read_header(path).key.digest == key_digest:
-            return path
-    except (FileNotFoundError, RunError):
-        pass
-    aside = _aside(folder, key_digest)
-    return aside if aside.is_file() else None
+    for path in (folder / SAMPLES_PARQUET, _aside(folder, key_digest)):
+        try:
+            if read_header(path).key.digest == key_digest:
+                return path
+        except (FileNotFoundError, RunError):  # a damaged one is none
+            continue
+    return None
 
 
 def publish(context: EvaluationContext, samples: Samples) -> None:

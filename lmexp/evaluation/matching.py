@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lmexp.errors import RunError
-from lmexp.evaluation.samples import IDENTITY, Figure, Samples
+from lmexp.evaluation.samples import IDENTITY, Samples, columns_of
 
 MOST_SHOWN = 5
 """Values or samples that a message names."""
@@ -65,11 +65,6 @@ def slim(samples: Samples) -> Samples:
     used = {name for figure in samples.header.figures for name in columns_of(figure)}
     wanted = [name for name in samples.table.column_names if name in {*IDENTITY, "cluster_id", *used}]
     return Samples(samples.header, samples.table.select(wanted))
-
-
-def columns_of(figure: Figure) -> list[str]:
-    """The columns that a figure adds up."""
-    return [name for name in (figure.numerator, figure.denominator, figure.counted) if name is not None]
 
 
 def match(evaluation: str, reference: list[Table], other: list[Table], names: tuple[str, str]) -> Matched:

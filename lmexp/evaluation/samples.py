@@ -124,11 +124,6 @@ class Key:
     """How the model was run: what may change the scores though the task is the same. JSON types."""
 
     @property
-    def task_digest(self) -> str:
-        """SHA-256 of the task."""
-        return digest(self.task)
-
-    @property
     def digest(self) -> str:
         """SHA-256 of all of it."""
         return digest(asdict(self))
@@ -219,6 +214,11 @@ def _bits(column: Any) -> Any:
 def _offsets(lists: Any) -> Any:
     offsets = lists.offsets.to_numpy()
     return pa.array(offsets - offsets[0], pa.int32())
+
+
+def columns_of(figure: Figure) -> list[str]:
+    """The columns that a figure adds up."""
+    return [name for name in (figure.numerator, figure.denominator, figure.counted) if name is not None]
 
 
 def digest(facts: Mapping[str, Any]) -> str:
@@ -342,8 +342,8 @@ def _check_schema(schema: Any, path: Path) -> None:
 def _check_figures(figures: Sequence[Figure], schema: Any, path: Path) -> None:
     numbers = {column.name for column in schema if column.type in (COUNT, NUMBER)}
     for figure in figures:
-        for name in (figure.numerator, figure.denominator, figure.counted):
-            if name is not None and name not in numbers:
+        for name in columns_of(figure):
+            if name not in numbers:
                 raise RunError(
                     f"{path}: it has no column of numbers {name[:80]}, of which its header makes the figure "
                     f"{figure.name[:80]}; lmexp didn't write it"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from itertools import pairwise
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lmexp.evaluation import baselines as module
 from lmexp.evaluation.config import BaselinesConfig, PerplexityConfig
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.ngrams import count_pairs, fit_bigram, fit_unigram
@@ -123,6 +125,18 @@ def test_lift_of_a_model_that_equals_the_baseline_is_zero_with_no_width(tmp_path
     assert baseline.low is not None
     assert baseline.high is not None
     assert baseline.high - baseline.low > 0.01  # so the pairing is what makes it narrow
+
+
+def test_latency_is_the_time_of_its_own_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TARGETS_AT_ONCE", 7)  # a window each
+    clock = itertools.count()
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    cache = make_cache(tmp_path, {"train": random_documents(50, 1), "test": random_documents(30, 2)})
+    context = EvaluationContext(model=TinyModel(), cache=cache, sequence_length=7)
+    rows = run_evaluations({"baselines": BaselinesConfig()}, context)
+    n_windows = math.ceil(sum(map(len, random_documents(30, 2))) / 7)
+    assert rows[0].measured
+    assert context.samples["baselines"].numbers("latency").sum() == pytest.approx(n_windows)  # a second each
 
 
 def test_baselines_follow_the_limit_of_perplexity(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lmexp.evaluation import collect as collecting
 from lmexp.evaluation.collect import ORDER, collect
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.figures import rows_of
-from lmexp.evaluation.samples import NUMBER, TEXT, Header, Key, Samples, make_table, read_header, read_samples
+from lmexp.evaluation.samples import NUMBER, TEXT, Figure, Header, Key, Samples, make_table, read_header, read_samples
 from tests.evaluation.scoring import passes, score, start
 from tests.evaluation.tiny import TinyModel
 
@@ -75,6 +76,19 @@ def test_a_table_with_the_same_key_is_taken_over(tmp_path: Path) -> None:
     first, again = run(tmp_path, Scoring()), Scoring()
     assert run(tmp_path, again, batch_size=3).equal_but_for_latency(first)
     assert again.scored == []
+
+
+def test_a_table_without_a_column_that_a_figure_needs_is_made_anew(tmp_path: Path) -> None:
+    """As after an update of lmexp that brought another figure."""
+    run(tmp_path, Scoring())
+    figures = (
+        Figure(name="loss", definition="x", numerator="logprob", scale=-1.0),
+        Figure(name="new", definition="x", numerator="brand_new"),
+    )
+    for given, n_scored in ((replace(header(), figures=figures[:1]), 0), (replace(header(), figures=figures), N)):
+        again = Scoring()
+        assert run(tmp_path, again, given=given).header.figures == given.figures
+        assert len(again.scored) == n_scored
 
 
 def test_a_table_with_another_key_is_kept_aside_and_found_again(tmp_path: Path) -> None:
