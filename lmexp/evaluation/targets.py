@@ -148,11 +148,6 @@ class Targets:
         windows = "stream" if showing.windows == "stream" else "documents"
         return {"windows": windows, "sequence_length": showing.sequence_length, "stride": showing.stride}
 
-    def batches(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[TargetBatch]:
-        """The batches of one rank: rank, rank + world_size, ..."""
-        for numbers in list(self.numbers(batch_size))[rank::world_size]:
-            yield self.batch(numbers)
-
     def numbers(self, batch_size: int) -> Iterator[Ints]:
         """Numbers of the windows of each batch, without windows that have nothing to score."""
         if isinstance(self.rows, WindowRows):

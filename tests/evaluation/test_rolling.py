@@ -58,7 +58,7 @@ def test_34_tokens_in_windows_of_10_are_those_of_lm_eval(tmp_path: Path, context
     showing = Showing(windows="padded", sequence_length=10, stride=11 - context_length, score_eos=False)
     targets = Targets(cache, "test", showing)
     found = []
-    for batch in targets.batches(1):
+    for batch in map(targets.batch, targets.numbers(1)):
         found.append((batch.tokens[0].tolist(), batch.targets[0][batch.scored[0]].tolist()))
     assert found == [(read, predicted) for read, predicted in expected]
     assert [token for _, predicted in found for token in predicted] == tokens

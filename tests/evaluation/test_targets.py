@@ -65,7 +65,8 @@ def test_every_token_is_a_target_once_with_its_bytes_and_document(
     tmp_path: Path, windows: str, length: int, batch_size: int
 ) -> None:
     found = []
-    for batch in make_targets(tmp_path, windows, length).batches(batch_size):
+    made = make_targets(tmp_path, windows, length)
+    for batch in map(made.batch, made.numbers(batch_size)):
         which = batch.scored
         previous = batch.tokens[which]  # the token before the target, also where a document or a piece begins
         found += list(zip(batch.document[which], previous, batch.targets[which], batch.n_bytes[which], strict=True))
@@ -91,7 +92,7 @@ def test_ranks_share_the_targets_and_the_sums_do_not_change(
         parts = [
             batch.sum(batch.targets.astype(float), batch.targets == batch.tokens).table(0.0)
             for rank in range(world_size)
-            for batch in targets.batches(batch_size, rank, world_size)
+            for batch in map(targets.batch, list(targets.numbers(batch_size))[rank::world_size])
         ]
         return pa.concat_tables(parts).sort_by("place").combine_chunks()
 

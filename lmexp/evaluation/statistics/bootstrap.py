@@ -74,23 +74,6 @@ def percentile_interval(estimates: ArrayLike, *, confidence: float = CONFIDENCE)
     return Interval(float(low), float(high), note)
 
 
-def ratio_interval(
-    numerator: ArrayLike,
-    denominator: ArrayLike,
-    *,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
-    confidence: float = CONFIDENCE,
-) -> Interval:
-    """Percentile interval of sum(numerator) / sum(denominator) over clusters; one entry of each for a cluster."""
-    columns = np.stack([np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)], axis=1)
-    if len(columns) < 2:
-        return Interval(None, None, "no interval: there is only one cluster")
-    sums = resample_sums(columns, n_resamples=n_resamples, seed=seed)  # (n_resamples, 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return percentile_interval(sums[:, 0] / sums[:, 1], confidence=confidence)
-
-
 def expanded(confidence: float, n: int) -> float:
     """The confidence to ask of a bootstrap over n clusters so that it covers as a t interval does (Hesterberg 2015).
 

@@ -121,38 +121,6 @@ def mean_interval(values: ArrayLike, clusters: ArrayLike | None = None, *, confi
     return clustered_mean(values, clusters, confidence=confidence).interval
 
 
-def mean_difference(
-    a: ArrayLike,
-    b: ArrayLike,
-    clusters_a: ArrayLike | None = None,
-    clusters_b: ArrayLike | None = None,
-    *,
-    confidence: float = CONFIDENCE,
-) -> Mean:
-    """Mean of a minus mean of b where these share no clusters, such as two domains (Welch 1947).
-
-    a, clusters_a: (n_a,); b, clusters_b: (n_b,). Equal ids in both are taken for different clusters. For scores of
-    two models on the same items see paired.paired_t, which is sharper.
-
-    >>> round(mean_difference([1.0, 2.0, 3.0], [0.0, 1.0, 5.0]).df, 3)
-    2.56
-    """
-    one, other = clustered_mean(a, clusters_a), clustered_mean(b, clusters_b)
-    estimate, variances = one.estimate - other.estimate, (one.se**2, other.se**2)
-    total = sum(variances)
-    df = total**2 / (variances[0] ** 2 / one.df + variances[1] ** 2 / other.df) if total > 0 else math.nan
-    note = "; ".join(f"{name}: {mean.interval.note}" for name, mean in (("a", one), ("b", other)) if mean.interval.note)
-    return Mean(
-        estimate=estimate,
-        se=math.sqrt(total),
-        df=df,
-        interval=t_interval(estimate, math.sqrt(total), df, confidence=confidence, note=note),
-        n=one.n + other.n,
-        n_clusters=one.n_clusters + other.n_clusters,
-        method=f"two-sample clustered t over {one.n_clusters:,} and {count_text(other.n_clusters, 'cluster')}",
-    )
-
-
 def t_interval(estimate: float, se: float, df: float, *, confidence: float = CONFIDENCE, note: str = "") -> Interval:
     """estimate -+ t * se; none where se is nan (one cluster) or 0 (no spread to judge by).
 

@@ -28,20 +28,6 @@ def minimal_detectable_effect(se: float, *, power: float = POWER, alpha: float =
     return (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)) * se
 
 
-def needed_n(effect: float, *, se: float, n: int, power: float = POWER, alpha: float = ALPHA) -> int:
-    """How many items (or clusters) find a true difference of `effect`, when n of them gave the standard error se.
-
-    >>> needed_n(0.01, se=0.01, n=1000)
-    7849
-    """
-    if not 0 < abs(effect) < math.inf:
-        raise ValueError(f"effect is {effect}; expected a difference other than 0")
-    if n < 1:
-        raise ValueError(f"n is {n}; expected the number of items, or of clusters, behind se")
-    needed = n * (minimal_detectable_effect(se, power=power, alpha=alpha) / effect) ** 2
-    return max(1, math.ceil(needed * (1 - 1e-12)))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equivalence:
     """Whether a difference is small enough not to matter."""

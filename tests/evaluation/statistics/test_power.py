@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 from statsmodels.stats.weightstats import DescrStatsW
 
-from lmexp.evaluation.statistics.power import minimal_detectable_effect, needed_n, tost
+from lmexp.evaluation.statistics.power import minimal_detectable_effect, tost
 
 
 def test_minimal_detectable_effect_is_the_published_multiple() -> None:
@@ -22,13 +22,6 @@ def test_an_effect_of_that_size_is_found_with_that_power() -> None:
     effect = minimal_detectable_effect(0.5)
     estimates = effect + 0.5 * np.random.default_rng(0).normal(size=20_000)
     assert np.mean(2 * special.ndtr(-np.abs(estimates) / 0.5) < 0.05) == pytest.approx(0.8, abs=0.01)
-
-
-def test_needed_n_inverts_it() -> None:
-    n = needed_n(0.02, se=0.03, n=150)
-    assert minimal_detectable_effect(0.03 * math.sqrt(150 / n)) <= 0.02
-    assert minimal_detectable_effect(0.03 * math.sqrt(150 / (n - 1))) > 0.02
-    assert needed_n(-minimal_detectable_effect(0.03), se=0.03, n=150) == 150
 
 
 def test_tost_equals_statsmodels() -> None:
@@ -60,8 +53,6 @@ def test_at_the_margin_it_is_called_equivalent_5_times_in_100() -> None:
         (lambda: minimal_detectable_effect(-1.0), "se is -1"),
         (lambda: minimal_detectable_effect(math.nan), "se is nan"),
         (lambda: minimal_detectable_effect(1.0, power=1.0), "power is 1"),
-        (lambda: needed_n(0.0, se=1.0, n=5), "effect is 0"),
-        (lambda: needed_n(1.0, se=1.0, n=0), "n is 0"),
         (lambda: tost(0.0, 1.0, 9, 0.0), "margin is 0"),
         (lambda: tost(0.0, 0.0, 9, 1.0), "no spread"),
         (lambda: tost(0.0, 1.0, 9, 1.0, alpha=0.5), "alpha is 0.5"),
