@@ -6,18 +6,16 @@ scaling (Guo et al. 2017), whose temperature is never fitted on the samples it i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmexp.evaluation.confidence import Answers, answers_of, choose
+from lmexp.evaluation.confidence import Answers, bootstrap_row, derive
 from lmexp.evaluation.config import CalibrationConfig
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.plot import Plot, Reference, Series
 from lmexp.evaluation.row import Row, not_measured
-from lmexp.evaluation.statistics.cluster_bootstrap import cluster_bootstrap
 from lmexp.evaluation.statistics.intervals import clustered_mean
 from lmexp.metrics.calibration import (
     brier_scores,
@@ -28,7 +26,6 @@ from lmexp.metrics.calibration import (
 )
 
 N_FOLDS = 5
-NOTHING = "no evaluation with choices ran before it; ask for one too, e.g. evaluation=[csqa,calibration]"
 ECE = "mean over answers of |accuracy - confidence| of their bin, {n} bins of equal mass by confidence"
 
 Floats = NDArray[np.float64]
@@ -45,32 +42,23 @@ class Calibration:
 
     def run(self, context: EvaluationContext) -> list[Row]:
         """The rows of each evaluation that it derives from."""
-        name = context.name or self.config.kind
-        rows = []
-        for source, samples in choose(context, name, self.config.of).items():
-            answers = answers_of(samples)
-            if answers is None:
-                why = "no sample has finite scores"
-                rows.append(not_measured(f"{name}/{source}/ece", samples.header.split, ECE.format(n=10), why))
-            else:
-                rows += self._rows(name, source, answers, context.seed)
-        return rows or [not_measured(f"{name}/ece", self.config.split, ECE.format(n="10 and 15"), NOTHING)]
+        return derive(context, self.config, self._rows, figure="ece", definition=ECE.format(n="some"))
 
-    def _rows(self, name: str, source: str, answers: Answers, seed: int) -> list[Row]:
+    def _rows(self, name: str, answers: Answers, seed: int) -> list[Row]:
         softmax = np.exp(answers.logits - np.logaddexp.reduce(answers.logits, axis=1)[:, None])
-        rows = [self._ece(f"{name}/{source}/ece_{n}", answers, answers.confidence, n, seed) for n in self.config.bins]
-        rows[0] = replace(rows[0], plot=_reliability(answers, source, self.config.bins[0]))
-        rows += _scores(f"{name}/{source}/{{}}", answers, softmax, "")
+        rows = [self._ece(f"{name}/ece_{n}", answers, answers.confidence, n, seed) for n in self.config.bins]
+        rows[0] = replace(rows[0], plot=_reliability(answers, self.config.bins[0]))
+        rows += _scores(f"{name}/{{}}", answers, softmax, "")
         if int(answers.clusters.max()) + 1 < N_FOLDS:
             why = f"a temperature needs {N_FOLDS} {answers.samples.header.cluster}s or more"
             split = answers.samples.header.split
-            return [*rows, not_measured(f"{name}/{source}/temperature", split, "temperature", why)]
+            return [*rows, not_measured(f"{name}/temperature", split, "temperature", why)]
         scaled = cross_fitted_temperature(answers.logits, answers.targets, answers.clusters, n_folds=N_FOLDS, seed=seed)
         after = f" after temperature scaling, cross-fitted in {N_FOLDS} folds"
         confidence = scaled.probabilities.max(axis=1)
         n = self.config.bins[0]
         temperature = Row(
-            name=f"{name}/{source}/temperature",
+            name=f"{name}/temperature",
             split=answers.samples.header.split,
             definition=f"mean of the temperatures of {N_FOLDS} folds, each fitted on the others; {answers.note()}",
             estimate=float(scaled.temperatures.mean()),
@@ -78,12 +66,12 @@ class Calibration:
             n_clusters=int(answers.clusters.max()) + 1,
             method=f"no interval; the folds have {', '.join(f'{t:.3g}' for t in scaled.temperatures)}",
         )
-        ece = self._ece(f"{name}/{source}/scaled_ece_{n}", answers, confidence, n, seed, after)
+        ece = self._ece(f"{name}/scaled_ece_{n}", answers, confidence, n, seed, after)
         return [
             *rows,
             temperature,
             ece,
-            *_scores(f"{name}/{source}/scaled_{{}}", answers, scaled.probabilities, after),
+            *_scores(f"{name}/scaled_{{}}", answers, scaled.probabilities, after),
         ]
 
     def _ece(self, name: str, answers: Answers, confidence: Floats, n_bins: int, seed: int, after: str = "") -> Row:
@@ -91,32 +79,6 @@ class Calibration:
             return expected_calibration_error(confidence[items], answers.correct[items], n_bins=n_bins)
 
         return bootstrap_row(name, answers, ece, seed, definition=ECE.format(n=n_bins) + after, better=False)
-
-
-def bootstrap_row(
-    name: str,
-    answers: Answers,
-    statistic: Callable[[Ints], ArrayLike],
-    seed: int,
-    *,
-    definition: str,
-    better: bool,
-) -> Row:
-    """A figure of all answers together, with its interval over clusters. better: higher is better."""
-    found = cluster_bootstrap(statistic, answers.clusters, seed=seed)
-    interval = found.interval()
-    return Row(
-        name=name,
-        split=answers.samples.header.split,
-        definition=f"{definition}; {answers.note()}",
-        estimate=float(found.estimate),
-        low=interval.low,
-        high=interval.high,
-        n=len(answers.correct),
-        n_clusters=found.n_clusters,
-        method="; ".join(text for text in (found.method, interval.note) if text),
-        higher_is_better=better,
-    )
 
 
 def _scores(name: str, answers: Answers, probabilities: Floats, after: str) -> list[Row]:
@@ -147,11 +109,11 @@ def _scores(name: str, answers: Answers, probabilities: Floats, after: str) -> l
     return rows
 
 
-def _reliability(answers: Answers, source: str, n_bins: int) -> Plot:
+def _reliability(answers: Answers, n_bins: int) -> Plot:
     curve = reliability_curve(answers.confidence, answers.correct, n_bins=n_bins)
     return Plot(
         kind="reliability",
-        title=f"Reliability of {source}",
+        title=f"Reliability of {answers.samples.header.name}",
         series=[
             Series(label="model", x=curve.confidence.tolist(), y=curve.accuracy.tolist(), n=[int(n) for n in curve.n])
         ],

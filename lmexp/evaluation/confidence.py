@@ -5,15 +5,18 @@ An answer is the choice with the highest log-probability; its confidence is the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lmexp.errors import ConfigError
+from lmexp.evaluation.config import CalibrationConfig, SelectiveConfig
 from lmexp.evaluation.context import EvaluationContext
+from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import Samples
+from lmexp.evaluation.statistics.cluster_bootstrap import cluster_bootstrap
 from lmexp.plugins import did_you_mean
 
 KINDS = ("multiple_choice", "minimal_pairs")
@@ -22,7 +25,10 @@ KINDS = ("multiple_choice", "minimal_pairs")
 FEW = 300
 """Samples below which calibration errors say little (Kumar et al. 2019, arXiv 1909.10155)."""
 
+NOTHING = "no evaluation with choices ran before it; ask for one too, e.g. evaluation=[csqa,{name}]"
+
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,51 @@ def answers_of(samples: Samples) -> Answers | None:
     )
 
 
-def choose(context: EvaluationContext, name: str, of: Sequence[str]) -> dict[str, Samples]:
+def derive(
+    context: EvaluationContext,
+    config: CalibrationConfig | SelectiveConfig,
+    rows: Callable[[str, Answers, int], list[Row]],
+    *,
+    figure: str,
+    definition: str,
+) -> list[Row]:
+    """The rows of each table of choices that ran before, or one that says why there are none.
+
+    rows: gets what their names begin with, the answers, and a seed. figure, definition: of what is said to be missing.
+    """
+    name = context.name or config.kind
+    found = []
+    for source, samples in _choose(context, name, config.of).items():
+        answers = answers_of(samples)
+        if answers is not None:
+            found += rows(f"{name}/{source}", answers, context.seed)
+            continue
+        why = "no sample has finite scores"
+        found.append(not_measured(f"{name}/{source}/{figure}", samples.header.split, definition, why))
+    return found or [not_measured(f"{name}/{figure}", config.split, definition, NOTHING.format(name=name))]
+
+
+def bootstrap_row(
+    name: str, answers: Answers, statistic: Callable[[Ints], ArrayLike], seed: int, *, definition: str, better: bool
+) -> Row:
+    """A figure of all answers together, with its interval over clusters. better: higher is better."""
+    found = cluster_bootstrap(statistic, answers.clusters, seed=seed)
+    interval = found.interval()
+    return Row(
+        name=name,
+        split=answers.samples.header.split,
+        definition=f"{definition}; {answers.note()}",
+        estimate=float(found.estimate),
+        low=interval.low,
+        high=interval.high,
+        n=len(answers.correct),
+        n_clusters=found.n_clusters,
+        method="; ".join(text for text in (found.method, interval.note) if text),
+        higher_is_better=better,
+    )
+
+
+def _choose(context: EvaluationContext, name: str, of: Sequence[str]) -> dict[str, Samples]:
     """The tables to derive from: those named, or all whose samples are choices. ConfigError for a name that isn't
     there."""
     for wanted in of:

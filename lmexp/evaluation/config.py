@@ -57,6 +57,24 @@ class EvaluationConfig:
         raise NotImplementedError(f"{type(self).__name__}.build")
 
 
+def refuse_split(config: EvaluationConfig, instead: str) -> None:
+    """ConfigError where a split is chosen for an evaluation that reads none of the corpus."""
+    if config.split != "test":
+        raise ConfigError(
+            f"evaluation.{config.kind}.split is {config.split!r}, but this evaluation reads no split of the corpus; "
+            f"{instead}, and leave split out"
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class DerivedConfig(EvaluationConfig):
+    """Figures that follow from what other evaluations found."""
+
+    def __post_init__(self) -> None:
+        EvaluationConfig.__post_init__(self)
+        refuse_split(self, "it derives from the evaluations beside it: choose their data")
+
+
 @dataclass(kw_only=True, slots=True)
 class PerplexityConfig(EvaluationConfig):
     """Loss, perplexity, bits per byte and next-token accuracy over every token of a split."""
@@ -114,7 +132,7 @@ class BaselinesConfig(EvaluationConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class CalibrationConfig(EvaluationConfig):
+class CalibrationConfig(DerivedConfig):
     """Whether the answers to questions with choices are right as often as the model is sure of them."""
 
     kind: str = "calibration"
@@ -124,7 +142,7 @@ class CalibrationConfig(EvaluationConfig):
     """Numbers of bins of equal mass for the calibration error; the first is drawn."""
 
     def __post_init__(self) -> None:
-        EvaluationConfig.__post_init__(self)
+        DerivedConfig.__post_init__(self)
         if not self.bins or min(self.bins) < 1 or len(set(self.bins)) < len(self.bins):
             raise ConfigError(f"evaluation.calibration.bins is {list(self.bins)}; expected different numbers from 1 on")
 
@@ -135,7 +153,7 @@ class CalibrationConfig(EvaluationConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class SelectiveConfig(EvaluationConfig):
+class SelectiveConfig(DerivedConfig):
     """How good the answers to questions with choices are where the model may leave out what it is least sure of."""
 
     kind: str = "selective"
@@ -145,7 +163,7 @@ class SelectiveConfig(EvaluationConfig):
     """Share of the answers, the surest ones, of which the accuracy is shown."""
 
     def __post_init__(self) -> None:
-        EvaluationConfig.__post_init__(self)
+        DerivedConfig.__post_init__(self)
         if not 0 < self.coverage <= 1:
             raise ConfigError(f"evaluation.selective.coverage is {self.coverage}; expected a share above 0, at most 1")
 
@@ -156,7 +174,7 @@ class SelectiveConfig(EvaluationConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class VarianceConfig(EvaluationConfig):
+class VarianceConfig(DerivedConfig):
     """How much scores hang on prompt, order of the choices and solved items, where others asked in several ways."""
 
     kind: str = "variance"
@@ -168,7 +186,7 @@ class VarianceConfig(EvaluationConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class InvarianceConfig(EvaluationConfig):
+class InvarianceConfig(DerivedConfig):
     """Whether the batch size changes answers: the evaluations that ran are scored again in part."""
 
     kind: str = "invariance"
@@ -178,7 +196,7 @@ class InvarianceConfig(EvaluationConfig):
     """How many of each evaluation, from the start of its table."""
 
     def __post_init__(self) -> None:
-        EvaluationConfig.__post_init__(self)
+        DerivedConfig.__post_init__(self)
         at_least("evaluation.invariance.n_samples", self.n_samples, 1)
         if len(set(self.batch_sizes)) < max(2, len(self.batch_sizes)) or min(self.batch_sizes) < 1:
             raise ConfigError(

@@ -8,12 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmexp.evaluation.calibration import NOTHING, bootstrap_row
-from lmexp.evaluation.confidence import Answers, answers_of, choose
+from lmexp.evaluation.confidence import Answers, bootstrap_row, derive
 from lmexp.evaluation.config import SelectiveConfig
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.plot import Plot, Reference, Series
-from lmexp.evaluation.row import Row, not_measured
+from lmexp.evaluation.row import Row
 from lmexp.metrics.selective import (
     accuracy_at_coverage,
     area_under_risk_coverage,
@@ -39,18 +38,9 @@ class Selective:
 
     def run(self, context: EvaluationContext) -> list[Row]:
         """Three rows for each evaluation that it derives from."""
-        name = context.name or self.config.kind
-        rows = []
-        for source, samples in choose(context, name, self.config.of).items():
-            answers = answers_of(samples)
-            if answers is None:
-                why = "no sample has finite scores"
-                rows.append(not_measured(f"{name}/{source}/aurc", samples.header.split, AREA, why))
-            else:
-                rows += self._rows(name, source, answers, context.seed)
-        return rows or [not_measured(f"{name}/aurc", self.config.split, AREA, NOTHING)]
+        return derive(context, self.config, self._rows, figure="aurc", definition=AREA)
 
-    def _rows(self, name: str, source: str, answers: Answers, seed: int) -> list[Row]:
+    def _rows(self, name: str, answers: Answers, seed: int) -> list[Row]:
         wrong, coverage = 1 - answers.correct, self.config.coverage
 
         def area(items: Ints) -> ArrayLike:
@@ -62,10 +52,10 @@ class Selective:
         def surest(items: Ints) -> ArrayLike:
             return accuracy_at_coverage(answers.confidence[items], answers.correct[items], coverage=coverage)
 
-        aurc = bootstrap_row(f"{name}/{source}/aurc", answers, area, seed, definition=AREA, better=False)
-        aurc.plot = _risk_coverage(answers, source)
+        aurc = bootstrap_row(f"{name}/aurc", answers, area, seed, definition=AREA, better=False)
+        aurc.plot = _risk_coverage(answers)
         above = bootstrap_row(
-            f"{name}/{source}/excess_aurc",
+            f"{name}/excess_aurc",
             answers,
             excess,
             seed,
@@ -73,7 +63,7 @@ class Selective:
             better=False,
         )
         tenth = bootstrap_row(
-            f"{name}/{source}/surest_accuracy",
+            f"{name}/surest_accuracy",
             answers,
             surest,
             seed,
@@ -83,12 +73,12 @@ class Selective:
         return [aurc, above, tenth]
 
 
-def _risk_coverage(answers: Answers, source: str) -> Plot:
+def _risk_coverage(answers: Answers) -> Plot:
     coverage, risk = risk_coverage_curve(answers.confidence, 1 - answers.correct)
     shown = np.unique(np.linspace(0, len(risk) - 1, MOST_POINTS).astype(int))
     return Plot(
         kind="risk_coverage",
-        title=f"Risk and coverage of {source}",
+        title=f"Risk and coverage of {answers.samples.header.name}",
         series=[Series(label="model", x=coverage[shown].tolist(), y=risk[shown].tolist())],
         x_label="coverage",
         y_label="share of wrong answers",

@@ -8,7 +8,13 @@ from torch import nn
 
 from lmexp.errors import ConfigError
 from lmexp.evaluation.calibration import Calibration
-from lmexp.evaluation.config import CalibrationConfig, SelectiveConfig
+from lmexp.evaluation.config import (
+    CalibrationConfig,
+    EvaluationConfig,
+    InvarianceConfig,
+    SelectiveConfig,
+    VarianceConfig,
+)
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.row import Row
 from lmexp.evaluation.samples import Samples
@@ -110,3 +116,9 @@ def test_nothing_to_derive_from_is_said_with_what_to_ask_for() -> None:
         CalibrationConfig(bins=[10, 10])
     with pytest.raises(ConfigError, match="coverage is 0"):
         SelectiveConfig(coverage=0.0)
+
+
+@pytest.mark.parametrize("schema", [CalibrationConfig, SelectiveConfig, VarianceConfig, InvarianceConfig])
+def test_a_split_that_nothing_reads_is_refused(schema: type[EvaluationConfig]) -> None:
+    with pytest.raises(ConfigError, match=r"split is 'train', but this evaluation reads no split of the corpus"):
+        schema(split="train")

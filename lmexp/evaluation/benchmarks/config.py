@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lmexp.checks import at_least, not_empty, one_of
 from lmexp.errors import ConfigError
-from lmexp.evaluation.config import EvaluationConfig
+from lmexp.evaluation.config import EvaluationConfig, refuse_split
 
 if TYPE_CHECKING:
     from lmexp.evaluation.benchmarks.benchmark import Benchmark
@@ -50,11 +50,7 @@ class BenchmarkConfig(EvaluationConfig):
     def __post_init__(self) -> None:
         EvaluationConfig.__post_init__(self)
         where = f"evaluation.{self.kind}"
-        if self.split != "test":
-            raise ConfigError(
-                f"{where}.split is {self.split!r}, but this evaluation reads no split of the corpus; choose the file "
-                f"with {where}.path, and leave split out"
-            )
+        refuse_split(self, f"choose the file with {where}.path")
         at_least(f"{where}.max_samples", self.max_samples, 1)
         at_least(f"{where}.batch_size", self.batch_size, 1)
         one_of(f"{where}.begin", self.begin, BEGINS)
