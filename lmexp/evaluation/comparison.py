@@ -10,11 +10,12 @@ several runs on a side:                t over runs and clusters (statistics/runs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lmexp.evaluation.figures import addends, ratio_of
 from lmexp.evaluation.matching import Matched, Table
 from lmexp.evaluation.samples import Figure, Samples
 from lmexp.evaluation.statistics.bootstrap import resampled_sums
@@ -160,9 +161,9 @@ def _paired(figure: Figure, one: Samples, two: Samples, clusters: Floats, seed: 
         ends = sorted(figure.scale * end for end in (test.interval.low, test.interval.high) if end is not None)
         interval = Interval(ends[0], ends[1])
         return replace(test, estimate=figure.scale * test.estimate, interval=interval, se=by_mean.se, df=by_mean.df)
-    columns = [_columns(figure, samples) for samples in (two, one)]
+    columns = [addends(figure, samples) for samples in (two, one)]
     sums = sums_by_cluster(np.concatenate(columns, axis=1), clusters)  # (n_clusters, 4)
-    figures = _ratio(figure.exp)
+    figures = ratio_of(figure)
     drawn = resampled_sums(sums, seed=seed).map(lambda s: figures(s[..., :2]) - figures(s[..., 2:]))
     test = randomization_of_sums(sums[:, :2], sums[:, 2:], figures, n=len(clusters), seed=seed)
     same = bool((sums[:, :2] == sums[:, 2:]).all())
@@ -186,23 +187,9 @@ def _spread(draws: Floats, n_clusters: int) -> float:
 
 
 def _runs(figure: Figure, tables: Sequence[Table], clusters: Floats) -> Runs:
-    sums = np.stack([sums_by_cluster(_columns(figure, t.samples), clusters) for t in tables])  # (runs, clusters, 2)
+    sums = np.stack([sums_by_cluster(addends(figure, t.samples), clusters) for t in tables])  # (runs, clusters, 2)
     with np.errstate(over="ignore"):
         return ratio_runs(sums[..., 0], sums[..., 1], exp=figure.exp)
-
-
-def _columns(figure: Figure, samples: Samples) -> Floats:
-    """Numerator and denominator of each sample: (n, 2)."""
-    denominator = np.ones(len(samples)) if figure.denominator is None else samples.numbers(figure.denominator)
-    return np.stack([figure.scale * samples.numbers(figure.numerator), denominator], axis=1)
-
-
-def _ratio(exp: bool) -> Callable[[Floats], Floats]:
-    def ratio(sums: Floats) -> Floats:  # (..., 2) -> (...)
-        found: Floats = sums[..., 0] / sums[..., 1]
-        return np.exp(found) if exp else found
-
-    return ratio
 
 
 def _why_not(figure: Figure, matched: Matched) -> str:
@@ -213,7 +200,7 @@ def _why_not(figure: Figure, matched: Matched) -> str:
             return f"{table.label} doesn't have it: another version of lmexp evaluated it"
         if replace(theirs, definition=figure.definition) != figure:
             return f"{table.label} computes it otherwise: another version of lmexp evaluated it"
-        n_wrong = int((~np.isfinite(_columns(figure, table.samples)).all(axis=1)).sum())
+        n_wrong = int((~np.isfinite(addends(figure, table.samples)).all(axis=1)).sum())
         if n_wrong:
             return f"the scores of {table.label} are not finite in {n_wrong:,} of {len(table.samples):,} samples"
         if figure.binary and not np.isin(table.samples.numbers(figure.numerator), (0, 1)).all():

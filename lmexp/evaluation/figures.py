@@ -8,7 +8,8 @@ a ratio of sums, or exp of one       expanded BCa bootstrap over clusters (Efron
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from lmexp.evaluation.plot import MOST_NAMES, MOST_TEXT, Plot, Series
 from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import Figure, Samples
 from lmexp.evaluation.statistics.bootstrap import N_RESAMPLES, resampled_sums
+from lmexp.evaluation.statistics.clusters import sums_by_cluster
 from lmexp.evaluation.statistics.intervals import Interval, clustered_mean, wilson
 from lmexp.evaluation.token_plots import with_plots
 
@@ -30,14 +32,6 @@ EMPTY = {
     "n_words": "the scored tokens begin no word",
 }
 """Denominator -> what it means when it is 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """Numerator and denominator of a figure in each cluster; (n_clusters,)."""
-
-    numerator: Floats
-    denominator: Floats
 
 
 def rows_of(samples: Samples, *, seed: int) -> list[Row]:
@@ -132,13 +126,19 @@ def estimate_of(figure: Figure, samples: Samples) -> float:
     return _exp(ratio) if figure.exp else ratio
 
 
-def cluster_sums(figure: Figure, samples: Samples) -> Sums:
-    """What a figure adds up, by cluster, in the order of Samples.clusters()."""
-    clusters = samples.clusters()
-    return Sums(
-        np.bincount(clusters, figure.scale * samples.numbers(figure.numerator)).astype(np.float64),
-        np.bincount(clusters, _denominator(figure, samples)).astype(np.float64),
-    )
+def addends(figure: Figure, samples: Samples) -> Floats:
+    """What a figure adds up, scale * numerator and denominator of each sample: (n, 2)."""
+    return np.stack([figure.scale * samples.numbers(figure.numerator), _denominator(figure, samples)], axis=1)
+
+
+def ratio_of(figure: Figure) -> Callable[[Floats], Floats]:
+    """The figure of sums of its addends: (..., 2) -> (...)."""
+
+    def ratio(sums: Floats) -> Floats:
+        found: Floats = sums[..., 0] / sums[..., 1]
+        return np.exp(found) if figure.exp else found
+
+    return ratio
 
 
 def interval_of(figure: Figure, samples: Samples, *, seed: int) -> tuple[Interval, str]:
@@ -153,14 +153,8 @@ def interval_of(figure: Figure, samples: Samples, *, seed: int) -> tuple[Interva
             return wilson(int(values.sum()), len(values)), f"Wilson over {n_clusters:,} {what}s"
         mean = clustered_mean(figure.scale * values, clusters)
         return mean.interval, _noted(f"t over {n_clusters:,} {what}s", mean.interval)
-    sums = cluster_sums(figure, samples)
-
-    def ratio(columns: Floats) -> Floats:
-        found: Floats = columns[..., 0] / columns[..., 1]
-        return np.exp(found) if figure.exp else found
-
-    columns = np.stack([sums.numerator, sums.denominator], axis=1)  # (n_clusters, 2)
-    interval = resampled_sums(columns, seed=seed).map(ratio).interval()
+    sums = sums_by_cluster(addends(figure, samples), clusters)  # (n_clusters, 2)
+    interval = resampled_sums(sums, seed=seed).map(ratio_of(figure)).interval()
     few = " (fewer than 20 documents)" if what == "window" else ""
     words = f"expanded BCa bootstrap over {n_clusters:,} {what}s{few}, {N_RESAMPLES:,} resamples, seed {seed}"
     return interval, _noted(words, interval)

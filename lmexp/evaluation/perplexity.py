@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lmexp.errors import ConfigError, DataError
 from lmexp.evaluation.collect import collect
@@ -23,6 +22,7 @@ from lmexp.evaluation.context import EvaluationContext, evaluation_mode, split_n
 from lmexp.evaluation.figures import rows_of
 from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import NUMBER, Figure, Header, Key, Samples, add_columns
+from lmexp.evaluation.scoring import check_logits
 from lmexp.evaluation.sums import SEGMENT
 from lmexp.evaluation.targets import Targets
 from lmexp.evaluation.token_samples import TokenSamples, token_scores
@@ -198,7 +198,7 @@ def score(
     places = {} if positions is None else {"positions": torch.from_numpy(positions).to(context.device)}
     with context.dtype_context():
         logits = context.model(inputs, **places)  # (batch, seq, vocab)
-    _check_logits(logits, targets)
+    check_logits(logits, targets.shape, int(targets.max()))
     labels = torch.from_numpy(targets).to(context.device)
     nats, correct = [], []
     for row, label in zip(logits, labels, strict=True):  # one at a time: the copy in float32 stays small
@@ -208,16 +208,3 @@ def score(
         torch.stack(nats).cpu().numpy().astype(np.float64),
         torch.stack(correct).cpu().numpy(),
     )
-
-
-def _check_logits(logits: Tensor, targets: NDArray[np.int64]) -> None:
-    if logits.ndim != 3 or tuple(logits.shape[:2]) != targets.shape:
-        raise ConfigError(
-            f"perplexity: expected logits of shape (batch, seq, vocab) = {(*targets.shape, 'vocab')}, "
-            f"got {tuple(logits.shape)}; let forward(tokens) return the logits after each token"
-        )
-    if targets.max() >= logits.shape[-1]:
-        raise ConfigError(
-            f"perplexity: the text has token id {targets.max()}, but the model gives logits for only "
-            f"{logits.shape[-1]} tokens; evaluate a model with the tokenizer it was trained with"
-        )

@@ -203,7 +203,7 @@ def score_pieces(context: EvaluationContext, pieces: Sequence[Piece]) -> list[tu
         row[: len(piece.tokens) - 1] = piece.tokens[:-1]
     with context.dtype_context():
         logits = context.model(torch.from_numpy(inputs).to(context.device))  # (batch, seq, vocab)
-    _check_logits(logits, inputs.shape, pieces)
+    check_logits(logits, inputs.shape, max(int(piece.tokens.max()) for piece in pieces))
     nats, first = [], []
     for row, piece in zip(logits, pieces, strict=True):  # one at a time: the copy in float32 stays small
         stop = len(piece.tokens) - 1
@@ -222,15 +222,15 @@ def _ints(tokens: Any) -> Ints:
     return np.asarray(tokens).astype(np.int64)
 
 
-def _check_logits(logits: Tensor, shape: tuple[int, ...], pieces: Sequence[Piece]) -> None:
+def check_logits(logits: Tensor, shape: tuple[int, ...], largest_id: int) -> None:
+    """ConfigError unless logits are (batch, seq, vocab) for tokens of this shape, with ids up to largest_id."""
     if logits.ndim != 3 or tuple(logits.shape[:2]) != shape:
         raise ConfigError(
             f"expected logits of shape (batch, seq, vocab) = {(*shape, 'vocab')}, got {tuple(logits.shape)}; let "
             f"forward(tokens) return the logits after each token"
         )
-    largest = max(int(piece.tokens.max()) for piece in pieces)
-    if largest >= logits.shape[-1]:
+    if largest_id >= logits.shape[-1]:
         raise ConfigError(
-            f"the items have token id {largest}, but the model gives logits for only {logits.shape[-1]} tokens; "
+            f"the text has token id {largest_id}, but the model gives logits for only {logits.shape[-1]} tokens; "
             f"evaluate a model with the tokenizer it was trained with"
         )
