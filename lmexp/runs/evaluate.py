@@ -138,12 +138,14 @@ def _evaluate_custom(
 ) -> list[Row]:
     """The user's evaluations on the user's LightningModule; an empty summary where there are none."""
     rows: list[Row] = []
+    tables: dict[str, str] = {}
     folder = checkpoints.find(run_dir / CHECKPOINTS_DIR, "best")
     if config.evaluation:
         from lmexp.training.trainer import build
 
         module = build(config, cache).module
-        prefix = checkpoints.read_manifest(folder).prefix
+        manifest = checkpoints.read_manifest(folder)
+        prefix = manifest.prefix
         module.load_state_dict({f"{prefix}{k}": v for k, v in checkpoints.load_weights(folder).items()})
         length = config.data.sequence_length if isinstance(config.data, CorpusConfig) else 0
         context = EvaluationContext(
@@ -154,11 +156,16 @@ def _evaluate_custom(
             dtype_context=autocast(config.trainer.precision, device),
             rank=ranks.rank,
             world_size=ranks.world_size,
+            folder=run_dir / EVALUATION_DIR,
+            model_digest=manifest.files[checkpoints.MODEL],
+            settings={"precision": config.trainer.precision, "device": device.type},
+            items=read_items(run_dir, read_record(run_dir)),
             ema=_average(folder, module, prefix),
         )
         rows = run_evaluations(config.evaluation, context)
+        tables = tables_of(context)
     if ranks.is_first:
-        write_summary(run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=folder.name)
+        write_summary(run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=folder.name, tables=tables)
         if rows:
             say(as_text(rows))
     return rows

@@ -107,7 +107,8 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
         rows = evaluate_after_training(run_dir, record.config, cache, ranks, say)
         if tracker is not None:
             tracker.summary({f"{r.split}/{r.name}": r.estimate for r in rows if r.estimate is not None})
-            samples = {path.parent.name: path for path in (run_dir / EVALUATION_DIR).glob(f"*/{SAMPLES_PARQUET}")}
+            found = {row.evaluation: run_dir / EVALUATION_DIR / row.evaluation / SAMPLES_PARQUET for row in rows}
+            samples = {name: path for name, path in found.items() if path.is_file()}  # not those of earlier requests
             tracker.evaluation(rows, draw=page_of, samples=samples)
         _leave_if_asked(stop)
         exit_code = 0
