@@ -57,3 +57,11 @@ def as_hugging_face(tokenizer: BPETokenizer, max_length: int) -> Any:
     pipeline.decoder = decoders.ByteLevel()
     pipeline.add_special_tokens([EOS])
     return PreTrainedTokenizerFast(tokenizer_object=pipeline, eos_token=EOS, model_max_length=max_length)
+
+
+def in_lm_eval(model: Any, tokenizer: Any, max_length: int, **more: Any) -> Any:
+    """The model as lm-eval takes one: each request by itself, and never from its cache."""
+    from lm_eval.models.huggingface import HFLM
+
+    settings = {"batch_size": 1, "device": "cpu", "max_length": max_length, "logits_cache": False, **more}
+    return HFLM(pretrained=model, tokenizer=tokenizer, **settings)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -99,7 +98,9 @@ def write_tasks(folder: Path) -> None:
 def make_model(folder: Path) -> tuple[Any, Any]:
     """A GPT-2 with random weights, and a BPE tokenizer trained on the items."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
+
+    from tests.evaluation.hf_gpt2 import make_gpt2
 
     bpe = Tokenizer(models.BPE(unk_token=None))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -112,23 +113,7 @@ def make_model(folder: Path) -> tuple[Any, Any]:
     )
     bpe.train_from_iterator((folder / "items.jsonl").read_text(encoding="utf-8").splitlines()[:20], trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
-    torch.manual_seed(0)
-    sizes = {"n_positions": LENGTH, "n_embd": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.1}
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, bos_token_id=0, eos_token_id=0))
-    return model.float().eval(), tokenizer
-
-
-class Adapter(nn.Module):
-    """A causal model of transformers as lmexp calls one."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        self.max_sequence_length = LENGTH
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.model(tokens).logits
-        return logits
+    return make_gpt2(len(tokenizer), LENGTH), tokenizer
 
 
 class AdaptedTokenizer:
@@ -145,19 +130,12 @@ class AdaptedTokenizer:
 def by_lm_eval(folder: Path, model: Any, tokenizer: Any) -> dict[str, Any]:
     """Figures and log-probabilities of each sample."""
     from lm_eval import evaluate
-    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
+    from tests.evaluation.hf_gpt2 import in_lm_eval
+
     manager = TaskManager(include_path=str(folder), include_defaults=False)
-    lm = HFLM(
-        pretrained=model,
-        tokenizer=tokenizer,
-        batch_size=1,
-        device="cpu",
-        max_length=LENGTH,
-        logits_cache=False,
-        softmax_dtype="float64",
-    )
+    lm = in_lm_eval(model, tokenizer, LENGTH, softmax_dtype="float64")
     names = ["asked", "bare", "three", "pairs", "last"]
     state = torch.get_rng_state()
     results: Any = evaluate(lm, manager.load(names), bootstrap_iters=0, log_samples=True)
@@ -180,6 +158,7 @@ def by_lmexp(folder: Path, model: Any, tokenizer: Any, batch_size: int) -> dict[
     from lmexp.evaluation.benchmarks.config import LastWordConfig, MinimalPairsConfig, MultipleChoiceConfig
     from lmexp.evaluation.context import EvaluationContext
     from lmexp.evaluation.runner import run_evaluations
+    from tests.evaluation.hf_gpt2 import AsLmexp
 
     shared: Any = {"path": str(folder / "items.jsonl"), "begin": "nothing", "batch_size": batch_size}
     configs: Any = {
@@ -190,7 +169,7 @@ def by_lmexp(folder: Path, model: Any, tokenizer: Any, batch_size: int) -> dict[
         "last": LastWordConfig(text="{q}{choices.0}", **shared),
     }
     context = EvaluationContext(
-        model=Adapter(model), cache=None, sequence_length=LENGTH, tokenizer=AdaptedTokenizer(tokenizer)
+        model=AsLmexp(model), cache=None, sequence_length=LENGTH, tokenizer=AdaptedTokenizer(tokenizer)
     )
     rows = run_evaluations(configs, context)
     found: dict[str, Any] = {}

@@ -68,8 +68,9 @@ def unchanged_generators() -> Iterator[None]:
 def by_lm_eval(folder: Path, documents: list[str], model: Any, tokenizer: Any) -> tuple[dict[str, float], list[float]]:
     """The three metrics, and the log-likelihood of each document."""
     import lm_eval
-    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager, get_task_dict
+
+    from tests.evaluation.hf_gpt2 import in_lm_eval
 
     data = folder / "documents.jsonl"
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
@@ -88,14 +89,7 @@ def by_lm_eval(folder: Path, documents: list[str], model: Any, tokenizer: Any) -
     manager = TaskManager(include_path=str(folder / "tasks"), include_defaults=False)
     with unchanged_generators():
         found = lm_eval.evaluate(
-            lm=HFLM(
-                pretrained=model,
-                tokenizer=tokenizer,
-                batch_size=1,
-                device="cpu",
-                max_length=LENGTH,
-                logits_cache=False,
-            ),
+            lm=in_lm_eval(model, tokenizer, LENGTH),
             task_dict=get_task_dict(["tiny_rolling"], manager),
             bootstrap_iters=0,
             log_samples=True,
