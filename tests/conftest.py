@@ -40,7 +40,8 @@ def trust_ends_with_the_test() -> Iterator[None]:
                 options.pop(f"{kind}.yaml", None)
     for package in set(plugins._trusted) - packages:
         del plugins._trusted[package]
-        for module in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
+        top = package.partition(".")[0]  # importing a.b imports a too
+        for module in [name for name in sys.modules if f"{name}.".startswith(f"{top}.")]:
             del sys.modules[module]
     sys.path[:] = path
 
