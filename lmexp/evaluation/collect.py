@@ -21,19 +21,10 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from lmexp.errors import RunError
-from lmexp.evaluation.samples import (
-    SAMPLES_PARQUET,
-    Header,
-    Samples,
-    columns_of,
-    digest,
-    read_bounded,
-    read_header,
-    read_samples,
-    step_table,
-    write_samples,
-)
+from lmexp.evaluation.samples import Header, Samples, columns_of, digest
+from lmexp.evaluation.samples_file import read_bounded, read_header, read_samples, step_table, write_samples
 from lmexp.files import write_atomically
+from lmexp.paths import SAMPLES_PARQUET
 from lmexp.reading import open_file
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from lmexp.errors import LmexpError, RunError
 from lmexp.evaluation.collect import find_table
 from lmexp.evaluation.config import NAME
 from lmexp.evaluation.row import Summary, read_summary
-from lmexp.evaluation.samples import Samples, read_samples
+from lmexp.evaluation.samples import Samples
+from lmexp.evaluation.samples_file import read_samples
 from lmexp.reading import check_folder, check_format, read_bytes, read_object
 from lmexp.reports.examples import Chosen, Example, best_and_worst
 from lmexp.runs.folder import State, read_state, state_now

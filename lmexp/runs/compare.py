@@ -16,7 +16,8 @@ from lmexp.errors import RunError
 from lmexp.evaluation.comparison import Difference, compare_figures
 from lmexp.evaluation.conclusions import BASELINES, Declared, concluded, is_named
 from lmexp.evaluation.matching import Table, Unmatched, check_alike, match, settings_that_differ, slim
-from lmexp.evaluation.samples import digest, read_samples
+from lmexp.evaluation.samples import digest
+from lmexp.evaluation.samples_file import read_samples
 from lmexp.paths import EVALUATION_DIR, RUN_JSON, SAMPLES_PARQUET
 from lmexp.plugins import did_you_mean
 from lmexp.runs.settings import Facts, Setting, differing, machine_of, settings_of

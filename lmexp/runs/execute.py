@@ -148,7 +148,7 @@ def _start_tracking(
     if not ranks.is_first:
         ranks.barrier()
         return None
-    from lmexp.evaluation.samples import cut_back_tables
+    from lmexp.evaluation.samples_file import cut_back_tables
     from lmexp.tracking.receipt import going_on, read_receipt, receipt, write_receipt
     from lmexp.tracking.tracker import cut_back_run
     from lmexp.training import checkpoints

@@ -105,8 +105,9 @@ def same_result(a: Path, b: Path) -> None:
     """
     import torch
 
-    from lmexp.evaluation.samples import read_samples
+    from lmexp.evaluation.samples_file import read_samples
     from lmexp.training import checkpoints
+    from tests.evaluation.equality import equal_but_for_latency
 
     roots = [run / "checkpoints" for run in (a, b)]
     kept = [[path.name for path in checkpoints.steps(root)] for root in roots]
@@ -134,7 +135,7 @@ def same_result(a: Path, b: Path) -> None:
     tables = [{p.relative_to(run): p for p in (run / "evaluation").glob("*/step-*.parquet")} for run in (a, b)]
     assert tables[0].keys() == tables[1].keys()
     for path, table in tables[0].items():
-        assert read_samples(table).equal_but_for_latency(read_samples(tables[1][path])), path
+        assert equal_but_for_latency(read_samples(table), read_samples(tables[1][path])), path
     assert (a / "report.html").exists() == (b / "report.html").exists()
 
 

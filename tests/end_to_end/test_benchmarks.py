@@ -10,7 +10,7 @@ import pytest
 
 from lmexp.cli.main import main
 from lmexp.config.freeze import read_record
-from lmexp.evaluation.samples import read_samples
+from lmexp.evaluation.samples_file import read_samples
 from tests.end_to_end.command import TINY, json_file, only_run, write_corpus
 from tests.end_to_end.command import rows as log_rows
 from tests.evaluation.asking import QUESTIONS, write

@@ -8,7 +8,7 @@ import pytest
 
 from lmexp.evaluation.figures import rows_of
 from lmexp.evaluation.row import read_summary
-from lmexp.evaluation.samples import read_samples
+from lmexp.evaluation.samples_file import read_samples
 from tests.end_to_end.command import TINY, lmexp, only_run, rows, write_corpus
 
 MINE = """

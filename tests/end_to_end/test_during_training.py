@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lmexp.cli.main import main
-from lmexp.evaluation.samples import read_samples
+from lmexp.evaluation.samples_file import read_samples
 from lmexp.training import checkpoints
 from tests.end_to_end.command import (
     TINY,

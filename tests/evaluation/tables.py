@@ -12,7 +12,8 @@ import numpy as np
 from lmexp.evaluation.comparison import Difference, compare_figures
 from lmexp.evaluation.conclusions import Declared, concluded
 from lmexp.evaluation.matching import Matched, Table, match
-from lmexp.evaluation.samples import Figure, Header, Key, Samples, make_table, write_samples
+from lmexp.evaluation.samples import Figure, Header, Key, Samples, make_table
+from lmexp.evaluation.samples_file import write_samples
 
 ACC = Figure(name="acc", definition="share of right answers", numerator="score", binary=True, higher_is_better=True)
 NATS = Figure(

@@ -17,7 +17,9 @@ from lmexp.evaluation import collect as collecting
 from lmexp.evaluation.collect import ORDER, collect
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.figures import rows_of
-from lmexp.evaluation.samples import NUMBER, TEXT, Figure, Header, Key, Samples, make_table, read_header, read_samples
+from lmexp.evaluation.samples import NUMBER, TEXT, Figure, Header, Key, Samples, make_table
+from lmexp.evaluation.samples_file import read_header, read_samples
+from tests.evaluation.equality import equal_but_for_latency
 from tests.evaluation.scoring import passes, score, start
 from tests.evaluation.tiny import TinyModel
 
@@ -68,13 +70,13 @@ def run(folder: Path | None, scoring: Scoring, *, batch_size: int = 2, given: He
 def test_rows_come_in_their_own_order_whatever_the_batches(tmp_path: Path) -> None:
     samples = run(tmp_path, Scoring())
     assert samples.values("sample_id") == [f"s{n}" for n in range(N)]
-    assert read_samples(tmp_path / "mine" / "samples.parquet").equal_but_for_latency(samples)
+    assert equal_but_for_latency(read_samples(tmp_path / "mine" / "samples.parquet"), samples)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["samples.parquet"]
 
 
 def test_a_table_with_the_same_key_is_taken_over(tmp_path: Path) -> None:
     first, again = run(tmp_path, Scoring()), Scoring()
-    assert run(tmp_path, again, batch_size=3).equal_but_for_latency(first)
+    assert equal_but_for_latency(run(tmp_path, again, batch_size=3), first)
     assert again.scored == []
 
 
@@ -97,9 +99,9 @@ def test_a_table_with_another_key_is_kept_aside_and_found_again(tmp_path: Path) 
     run(tmp_path, other, given=header(precision="bf16"))
     assert len(other.scored) == N
     aside = tmp_path / "mine" / f"samples-{header().key.digest[:16]}.parquet"
-    assert read_samples(aside).equal_but_for_latency(first)
+    assert equal_but_for_latency(read_samples(aside), first)
     again = Scoring()
-    assert run(tmp_path, again).equal_but_for_latency(first)
+    assert equal_but_for_latency(run(tmp_path, again), first)
     assert again.scored == []
     assert read_header(tmp_path / "mine" / "samples.parquet").key == header().key
     kept = header(precision="bf16")
@@ -133,7 +135,7 @@ def test_an_error_keeps_what_was_scored(tmp_path: Path) -> None:
     rest = Scoring()
     samples = run(tmp_path, rest)
     assert sorted(rest.scored) == [0, 1, 2, 3]
-    assert samples.equal_but_for_latency(run(None, Scoring()))
+    assert equal_but_for_latency(samples, run(None, Scoring()))
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["samples.parquet"]
 
 
@@ -163,14 +165,14 @@ def test_damaged_parts_are_scored_again(tmp_path: Path, monkeypatch: pytest.Monk
     rest = Scoring()
     samples = run(tmp_path, rest)
     assert len(rest.scored) == 4
-    assert samples.equal_but_for_latency(run(None, Scoring()))
+    assert equal_but_for_latency(samples, run(None, Scoring()))
 
 
 def test_a_damaged_table_is_made_again(tmp_path: Path) -> None:
     first = run(tmp_path, Scoring())
     (tmp_path / "mine" / "samples.parquet").write_bytes(b"PAR1 and more")
     again = Scoring()
-    assert run(tmp_path, again).equal_but_for_latency(first)
+    assert equal_but_for_latency(run(tmp_path, again), first)
     assert len(again.scored) == N
 
 
@@ -195,8 +197,8 @@ def test_a_killed_evaluation_ends_with_the_table_of_one_that_nobody_disturbed(
     rows, n_all = one_thread(tmp_path, 8)
     assert n_passes == n_all - n_done
     resumed = read_samples(folder / "samples.parquet")
-    assert resumed.equal_but_for_latency(
-        read_samples(tmp_path / "whole" / "batch-8" / "perplexity" / "samples.parquet")
+    assert equal_but_for_latency(
+        resumed, read_samples(tmp_path / "whole" / "batch-8" / "perplexity" / "samples.parquet")
     )
     assert rows_of(resumed, seed=0) == rows
     assert [path.name for path in folder.iterdir()] == ["samples.parquet"]
@@ -213,7 +215,7 @@ def test_logprobs_do_not_depend_on_batch_size_and_processes(tmp_path: Path) -> N
         by_two = read_samples(tmp_path / f"batch-{size}" / "perplexity" / "samples.parquet")
         one_thread(tmp_path, size)
         by_one = read_samples(tmp_path / "whole" / f"batch-{size}" / "perplexity" / "samples.parquet")
-        assert by_two.equal_but_for_latency(by_one)
+        assert equal_but_for_latency(by_two, by_one)
         np.testing.assert_allclose(np.concatenate(by_one.values("logprobs")), logprobs, rtol=0, atol=1e-5)
         for name in ("sample_id", "target", "n_tokens", "n_bytes", "n_words", "n_correct", "position_tokens"):
             assert by_one.values(name) == first.values(name), name
@@ -243,7 +245,7 @@ def test_a_link_in_the_place_of_the_table_is_replaced_not_followed(tmp_path: Pat
     path.symlink_to(elsewhere)
     with pytest.raises(RunError, match="link"):
         read_samples(path)
-    assert run(tmp_path / "two", Scoring()).equal_but_for_latency(first)
+    assert equal_but_for_latency(run(tmp_path / "two", Scoring()), first)
     assert not path.is_symlink()
     assert elsewhere.read_bytes() == before
 

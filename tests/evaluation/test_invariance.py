@@ -11,7 +11,7 @@ from lmexp.errors import ConfigError
 from lmexp.evaluation.benchmarks.config import LastWordConfig
 from lmexp.evaluation.config import InvarianceConfig
 from lmexp.evaluation.runner import run_evaluations
-from lmexp.evaluation.samples import read_samples
+from lmexp.evaluation.samples_file import read_samples
 from tests.evaluation.asking import QUESTIONS, Uniform, asking, context, write
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lmexp.errors import RunError
-from lmexp.evaluation import samples as module
+from lmexp.evaluation import samples_file
 from lmexp.evaluation.samples import (
     COLUMNS,
     COUNTS,
@@ -31,11 +31,10 @@ from lmexp.evaluation.samples import (
     add_columns,
     lists_of,
     make_table,
-    read_header,
-    read_samples,
-    write_samples,
 )
+from lmexp.evaluation.samples_file import read_header, read_samples, write_samples
 from tests.evaluation.choices import choice_samples
+from tests.evaluation.equality import equal_but_for_latency
 
 KEY = Key(model="1" * 64, task={"items": "ab", "deep": {"list": [1, None, "é"]}}, settings={"precision": "32-true"})
 HEADER = Header(
@@ -83,7 +82,7 @@ def test_what_is_written_is_read(path: Path, n: int) -> None:
     write_samples(path, samples)
     found = read_samples(path)
     assert found.header == read_header(path) == HEADER
-    assert found.equal_but_for_latency(samples)
+    assert equal_but_for_latency(found, samples)
     assert found.table.schema.names[: len(COLUMNS)] == list(COLUMNS)
     assert len(found) == n
     assert [entry.name for entry in path.parent.iterdir()] == ["samples.parquet"]
@@ -112,7 +111,7 @@ def test_columns_as_numpy_and_python(path: Path) -> None:
 
 def test_equal_tables_may_have_other_latencies_and_nothing_else() -> None:
     one = make_samples()
-    assert one.equal_but_for_latency(make_samples())  # though there are nans
+    assert equal_but_for_latency(one, make_samples())  # though there are nans
 
     def changed(name: str, values: Any) -> Samples:
         table = make_samples().table
@@ -121,14 +120,14 @@ def test_equal_tables_may_have_other_latencies_and_nothing_else() -> None:
             HEADER, table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
         )
 
-    assert one.equal_but_for_latency(changed("latency", [1.0] * 5))
-    assert not one.equal_but_for_latency(changed("logprob", [0.0] * 5))
-    assert not one.equal_but_for_latency(changed("logprobs", [[-0.5]] * 5))
-    assert not one.equal_but_for_latency(changed("score", [0.0] * 5))
-    assert not one.equal_but_for_latency(Samples(replace(HEADER, definition="other"), one.table))
-    assert not one.equal_but_for_latency(one.where(np.arange(5) < 4))
+    assert equal_but_for_latency(one, changed("latency", [1.0] * 5))
+    assert not equal_but_for_latency(one, changed("logprob", [0.0] * 5))
+    assert not equal_but_for_latency(one, changed("logprobs", [[-0.5]] * 5))
+    assert not equal_but_for_latency(one, changed("score", [0.0] * 5))
+    assert not equal_but_for_latency(one, Samples(replace(HEADER, definition="other"), one.table))
+    assert not equal_but_for_latency(one, one.where(np.arange(5) < 4))
     chunked = Samples(HEADER, pa.concat_tables([one.table.slice(0, 2), one.table.slice(2)]))
-    assert one.equal_but_for_latency(chunked)
+    assert equal_but_for_latency(one, chunked)
 
 
 def test_a_key_changes_with_all_that_a_score_depends_on() -> None:
@@ -306,7 +305,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_lmexp_did_not_write_is_refused_with_a_message(
     path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES", 100_000_000)
+    monkeypatch.setattr(samples_file, "MOST_BYTES", 100_000_000)
     write_samples(path, make_samples())
     damage, message = DAMAGE[name]
     damage(path)

@@ -16,7 +16,7 @@ from lmexp.evaluation.collect import publish
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.plot import Plot, Series
 from lmexp.evaluation.row import Row, figure, interval_text, not_measured, row_json, write_summary
-from lmexp.evaluation.samples import write_samples
+from lmexp.evaluation.samples_file import write_samples
 from lmexp.reports.card import card_of, grouped
 from lmexp.reports.figures import interval_mark, mark_scales
 from lmexp.reports.run_files import read_run

@@ -18,8 +18,9 @@ from lmexp.errors import ConfigError, DataError
 from lmexp.evaluation.benchmarks.config import MultipleChoiceConfig
 from lmexp.evaluation.benchmarks.few_shot import Shot, Shots, orders
 from lmexp.evaluation.benchmarks.multiple_choice import MultipleChoice, brier, first_largest
-from lmexp.evaluation.samples import read_samples
+from lmexp.evaluation.samples_file import read_samples
 from tests.evaluation.asking import QUESTIONS, VOCAB, Uniform, asking, context, run, write
+from tests.evaluation.equality import equal_but_for_latency
 
 ROOT = Path(__file__).parents[3]
 
@@ -366,7 +367,7 @@ def test_two_processes_and_other_batch_sizes_find_the_same(tmp_path: Path, alone
         found, expected = (np.concatenate(one.values("logprobs")) for one in (samples, alone))
         assert np.abs(found - expected).max() < 1e-5
         if size == 8:
-            assert samples.equal_but_for_latency(alone), "to the last bit, since the batches are the same"
+            assert equal_but_for_latency(samples, alone), "to the last bit, since the batches are the same"
 
 
 def test_a_killed_evaluation_goes_on_and_ends_with_the_same_table(tmp_path: Path, alone: Any) -> None:
@@ -383,7 +384,7 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_table(tmp_path: Path
     assert int(output.partition("/")[2].split()[0]) <= int(line.partition("/")[2]) - 10, (
         "what was scored isn't scored again"
     )
-    assert read_samples(folder / "samples.parquet").equal_but_for_latency(alone)
+    assert equal_but_for_latency(read_samples(folder / "samples.parquet"), alone)
     assert [path.name for path in folder.iterdir()] == ["samples.parquet"]
 
 
@@ -393,7 +394,7 @@ def test_the_table_can_be_read_and_counted_without_the_model(tmp_path: Path) -> 
     path = write(tmp_path, QUESTIONS)
     rows, samples = run(plain(path), context(folder=tmp_path / "evaluation"))
     again = read_samples(tmp_path / "evaluation" / "it" / "samples.parquet")
-    assert again.equal_but_for_latency(samples)
+    assert equal_but_for_latency(again, samples)
     found = {row.name.removeprefix("it/"): row.estimate for row in rows_of(again, seed=0)}
     assert found == {name: rows[name].estimate for name in found}
     assert json.loads(again.header.to_json())["key"]["task"]["n"] == 16
