@@ -76,11 +76,17 @@ class KVCache:
         """Row i is from now on what row rows[i] was; those named twice are copied, those not named are forgotten."""
         if list(rows) == list(range(len(self.lengths))):
             return
+        end, same_size = max(self.lengths), len(rows) == len(self.lengths)
         self.lengths = [self.lengths[row] for row in rows]
         for kept in (self._keys, self._values):
             for layer, tensor in enumerate(kept):
-                if tensor is not None:
-                    kept[layer] = tensor[torch.tensor(rows, device=tensor.device)]
+                if tensor is None:
+                    continue
+                chosen = torch.tensor(rows, device=tensor.device)
+                if same_size:  # as each step of beam search does
+                    tensor[:, :, :end] = tensor[chosen, :, :end]
+                else:
+                    kept[layer] = tensor[chosen]
 
     def _is_even(self) -> bool:
         return min(self.lengths) == max(self.lengths)
