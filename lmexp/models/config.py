@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CHOICES = {
-    "positions": ("learned", "rotary"),
+    "positions": ("learned", "rotary", "alibi"),
     "rotary_scaling": ("none", "linear", "llama3", "yarn"),
     "norm": ("layer_norm", "rms_norm"),
     "activation": ("gelu", "gelu_tanh", "relu2", "swiglu"),
@@ -53,7 +53,8 @@ class GPTConfig(ModelConfig):
     d_ff: int | None = None
     """Width of the feed-forward layer; null is 4 * d_model (swiglu: 8/3, up to a multiple of 32)."""
     positions: str = "learned"
-    """learned (an embedding of each position, GPT-2) or rotary (rotated queries and keys, Llama)."""
+    """learned (an embedding of each position, GPT-2), rotary (rotated queries and keys, Llama) or alibi (far keys count
+    less, by a slope of each head; BLOOM, MPT)."""
     rotary_base: float = 10000.0
     """Longest wavelength of the rotary positions, in tokens over 2 pi; read with positions=rotary."""
     rotary_scaling: str = "none"
@@ -78,6 +79,9 @@ class GPTConfig(ModelConfig):
     """Biases in linear layers and LayerNorms (GPT-2 has them)."""
     dropout: float = 0.0
     """Probability of dropping an embedding, an attention weight or a block's output while training."""
+    activation_checkpointing: bool = False
+    """Compute each block again in the backward pass and keep its input alone: the same numbers with much less memory,
+    for about a third more time."""
     init_std: float = 0.02
     """Standard deviation of initial weights; output projections get it over sqrt(2 * n_layer)."""
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lmexp.models.config import GPTConfig
+from lmexp.models.layers.alibi import alibi_mask
 from lmexp.models.layers.attention import CausalSelfAttention, document_mask
 from lmexp.models.layers.block import Block
 from lmexp.models.layers.cache import KVCache
@@ -32,6 +35,8 @@ class GPT(nn.Module):
         learned = config.positions == "learned"
         self.position_embedding = nn.Embedding(sequence_length, config.d_model) if learned else None
         self.rotary = _rotary(config, sequence_length) if config.positions == "rotary" else None
+        self.alibi_heads = config.n_head if config.positions == "alibi" else None
+        self.activation_checkpointing = config.activation_checkpointing
         self.embedding_dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_block(config) for _ in range(config.n_layer))
         self.final_norm = _norm(config)
@@ -60,9 +65,19 @@ class GPT(nn.Module):
             by_index = self.position_embedding.weight[:seq]
             x = x + (by_index if positions is None else self.position_embedding(positions))
         rotation = None if self.rotary is None else self.rotary(seq, positions)
+        if self.alibi_heads is not None:
+            earlier = 0 if cache is None else max(cache.lengths)
+            queries = torch.arange(seq, device=x.device)[None] if cache is None or positions is None else positions
+            precision = torch.promote_types(x.dtype, torch.float32)
+            mask = alibi_mask(self.alibi_heads, queries, earlier + seq, mask, precision)
         x = self.embedding_dropout(x)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, mask, None if cache is None else partial(cache.append, layer))
+            if cache is not None:
+                x = block(x, rotation, mask, partial(cache.append, layer))
+            elif self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, rotation, mask, use_reentrant=False)
+            else:
+                x = block(x, rotation, mask)
         if cache is not None:
             cache.advance(seq)
         normed: Tensor = self.final_norm(x)

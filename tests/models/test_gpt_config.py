@@ -21,7 +21,7 @@ from lmexp.models.config import CustomModelConfig, GPTConfig
         ({"d_model": 12, "positions": "rotary"}, r"12 / 4 = 3\) is odd; try model.d_model=16"),
         (
             {"positions": "rotery"},
-            "model.positions is 'rotery'; expected one of learned, rotary; did you mean rotary",
+            "model.positions is 'rotery'; expected one of learned, rotary, alibi; did you mean rotary",
         ),
         ({"norm": "batch"}, "model.norm is 'batch'; expected one of layer_norm, rms_norm"),
         ({"activation": "relu"}, "model.activation is 'relu'; expected one of gelu, gelu_tanh, relu2, swiglu"),

@@ -45,7 +45,7 @@ class CausalSelfAttention(nn.Module):
         mask: Tensor | None = None,
         remember: Remember | None = None,
     ) -> Tensor:
-        """(batch, seq, d_model) -> (batch, seq, d_model). mask: see document_mask.
+        """(batch, seq, d_model) -> (batch, seq, d_model). mask: see document_mask; or what is added, see alibi_mask.
 
         remember: x are new tokens that gather from those before too; with mask=None, one token from all.
         """
@@ -62,7 +62,7 @@ class CausalSelfAttention(nn.Module):
             q.to(v.dtype),  # under autocast the norms give fp32
             k.to(v.dtype),
             v,
-            attn_mask=mask,
+            attn_mask=mask if mask is None or mask.dtype == torch.bool else mask.to(v.dtype),
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=mask is None and (remember is None or seq > 1),
             enable_gqa=self.n_kv_head != self.n_head,
