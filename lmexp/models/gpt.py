@@ -6,6 +6,7 @@ With learned positions, LayerNorm, GELU and tied embeddings it computes what nan
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from lmexp.models.config import GPTConfig
 from lmexp.models.layers.attention import CausalSelfAttention, document_mask
 from lmexp.models.layers.block import Block
+from lmexp.models.layers.cache import KVCache
 from lmexp.models.layers.feed_forward import make_feed_forward
 from lmexp.models.layers.norm import make_norm
 from lmexp.models.layers.rotary import Rotary
@@ -40,7 +42,7 @@ class GPT(nn.Module):
         """(vocab, d_model) output matrix: logits = hidden @ head_weight.T."""
         return self.token_embedding.weight if self.head is None else self.head.weight
 
-    def hidden(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """tokens (batch, seq) -> (batch, seq, d_model): all but the head, so that a loss can go by chunks."""
         seq = tokens.shape[1]
         if seq > self.max_sequence_length:
@@ -48,25 +50,41 @@ class GPT(nn.Module):
                 f"tokens has {seq} positions, but this model takes {self.max_sequence_length} at most (the "
                 f"data.sequence_length it was built with); give it fewer"
             )
+        mask = None if positions is None else document_mask(positions)  # (batch, 1, seq, seq)
+        if cache is not None:
+            positions = cache.positions(seq, tokens.device)  # (batch or 1, seq)
+            mask = cache.mask(positions)  # (batch or 1, 1, seq, slots)
         x = self.token_embedding(tokens)  # (batch, seq, d_model)
         if self.position_embedding is not None:
             by_index = self.position_embedding.weight[:seq]
             x = x + (by_index if positions is None else self.position_embedding(positions))
         rotation = None if self.rotary is None else self.rotary(seq, positions)
-        mask = None if positions is None else document_mask(positions)  # (batch, 1, seq, seq)
         x = self.embedding_dropout(x)
-        for block in self.blocks:
-            x = block(x, rotation, mask)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotation, mask, None if cache is None else partial(cache.append, layer))
+        if cache is not None:
+            cache.advance(seq)
         normed: Tensor = self.final_norm(x)
         return normed
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """tokens (batch, seq) -> logits (batch, seq, vocab).
 
         positions: (batch, seq) of each token in its own document, where a sequence holds several; each 0 starts
-        one, and none sees another. None: each sequence is one document.
+        one, and none sees another. None: each sequence is one document. cache: tokens go on from those that it
+        has seen (then without positions), and it has seen them too afterwards; see base.CachedLanguageModel.
         """
-        return F.linear(self.hidden(tokens, positions), self.head_weight)
+        if cache is not None and positions is not None:
+            raise ValueError("give either positions or a cache: a cache knows the positions of its rows' next tokens")
+        return F.linear(self.hidden(tokens, positions, cache), self.head_weight)
+
+    def new_cache(self, batch_size: int, max_length: int) -> KVCache:
+        """An empty cache for batch_size texts of up to max_length tokens each."""
+        if max_length > self.max_sequence_length:
+            raise ValueError(
+                f"max_length is {max_length}, but this model takes {self.max_sequence_length} tokens at most"
+            )
+        return KVCache(n_layer=len(self.blocks), batch_size=batch_size, max_length=max_length)
 
     def _initialize(self, config: GPTConfig) -> None:
         """GPT-2's: normal weights, zero biases; the 2 * n_layer projections that add to the residual stream
