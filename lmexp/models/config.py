@@ -201,9 +201,9 @@ class HFConfig(ModelConfig):
         return self.path is not None and self.pretrained and self.init_from is None
 
     def build(self, *, vocab_size: int, sequence_length: int) -> nn.Module:
-        from lmexp.models.hf import HFModel
+        from lmexp.models.hf import make_model
 
-        return HFModel(self, vocab_size=vocab_size, sequence_length=sequence_length)
+        return make_model(self, vocab_size=vocab_size, sequence_length=sequence_length)
 
 
 @dataclass(kw_only=True, slots=True)

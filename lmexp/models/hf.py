@@ -19,9 +19,12 @@ from lmexp.errors import CheckpointError, ConfigError
 from lmexp.models import hf_config
 from lmexp.models.config import HFConfig, LoRAConfig
 from lmexp.models.layers.attention import document_mask
+from lmexp.models.layers.cache import KVCache
 
 MOST_NAMED = 3
 """Tensors of a kind that an error names."""
+CACHED = ("gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
+"""Architectures that go on from a cache of ours; of others the whole text is computed anew for each token."""
 TOLERANCE = 1e-4
 """Of check(): how far logits that should be equal may lie apart, as a share of the largest."""
 
@@ -32,18 +35,22 @@ class HFModel(nn.Module):
     The logits are those of the tokenizer's tokens: where the architecture has room for more, they are left out.
     """
 
-    def __init__(self, config: HFConfig, *, vocab_size: int, sequence_length: int) -> None:
+    def __init__(
+        self, architecture: Any, *, lora: LoRAConfig | None, vocab_size: int, max_sequence_length: int
+    ) -> None:
+        """architecture: transformers' config object."""
         super().__init__()
-        architecture = hf_config.make(config, vocab_size=vocab_size, sequence_length=sequence_length)
         self.vocab_size = vocab_size
-        self.max_sequence_length = hf_config.max_positions(architecture) or sequence_length
+        self.max_sequence_length = max_sequence_length
         model = hf_config.library().AutoModelForCausalLM.from_config(
             architecture, dtype=torch.float32, trust_remote_code=False
         )
-        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-        self.model = model if config.lora is None else with_adapters(model, config.lora)
+        takes = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in takes
+        self._cache_name = "cache" if "cache" in takes else "past_key_values"  # until transformers 5.24
+        self.model = model if lora is None else with_adapters(model, lora)
         self._trained = frozenset(name for name, tensor in self.named_parameters() if tensor.requires_grad)
-        if config.lora is not None:
+        if lora is not None:
             self.register_state_dict_post_hook(_keep_trained)
             self.register_load_state_dict_post_hook(_miss_trained_only)
 
@@ -58,14 +65,12 @@ class HFModel(nn.Module):
         positions: (batch, seq) of each token in its own document, where a sequence holds several; each 0 starts one,
         and none sees another. None: each sequence is one document.
         """
-        seq = tokens.shape[1]
-        if seq > self.max_sequence_length:
+        if tokens.shape[1] > self.max_sequence_length:
             raise ValueError(
-                f"tokens has {seq} positions, but this model takes {self.max_sequence_length} at most; give it fewer"
+                f"tokens has {tokens.shape[1]} positions, but this model takes {self.max_sequence_length} at most; "
+                f"give it fewer"
             )
-        more = {} if positions is None else self._documents(positions)
-        logits: Tensor = self.model(input_ids=tokens, use_cache=False, return_dict=True, **more).logits
-        return logits[..., : self.vocab_size]
+        return self._logits(tokens, None if positions is None else document_mask(positions), positions)
 
     def load_base(self, weights: Mapping[str, Tensor], where: str) -> None:
         """Give the model weights as a Hugging Face folder names them; CheckpointError unless they fit to the last.
@@ -120,12 +125,9 @@ class HFModel(nn.Module):
     def _check_packed(self, tokens: Tensor, length: int) -> None:
         half = tokens.shape[1] // 2
         positions = torch.cat([torch.arange(half), torch.arange(tokens.shape[1] - half)])[None]
-        text = self.plain.config.get_text_config()
-        window = getattr(text, "sliding_window", None)  # a mask of ours would take its place
-        kinds = {*(getattr(text, "layer_types", None) or ())} - {"full_attention", "sliding_attention"}
         try:
             apart = torch.cat([self(tokens[:, :half]), self(tokens[:, half:])], dim=1)
-            kept = not kinds and (window is None or window >= length) and _near(self(tokens, positions), apart)
+            kept = not _forgets(self.plain.config, length) and _near(self(tokens, positions), apart)
         except (RuntimeError, TypeError, ValueError):  # it takes no such mask
             kept = False
         if not kept:
@@ -134,12 +136,78 @@ class HFModel(nn.Module):
                 f"told to keep them apart; use data.windows=padded or data.windows=stream"
             )
 
-    def _documents(self, positions: Tensor) -> dict[str, Tensor]:
-        """What keeps the documents of a sequence apart: a mask (batch, 1, seq, seq), and each token's position."""
-        mask = document_mask(positions)
-        if self.plain.config._attn_implementation != "sdpa":  # the others add the mask to the scores
+    def _logits(
+        self, tokens: Tensor, mask: Tensor | None, positions: Tensor | None, slots: _Slots | None = None
+    ) -> Tensor:
+        """(batch, seq, vocab). mask: (batch or 1, 1, seq, keys) bool, which tokens each gathers from."""
+        if mask is not None and self.plain.config._attn_implementation != "sdpa":  # the others add it to the scores
             mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, torch.finfo(torch.float32).min)
-        return {"attention_mask": mask, **({"position_ids": positions} if self._takes_positions else {})}
+        more: dict[str, Any] = {} if slots is None else {self._cache_name: slots}
+        if positions is not None and self._takes_positions:
+            more["position_ids"] = positions
+        logits: Tensor = self.model(
+            input_ids=tokens, attention_mask=mask, use_cache=slots is not None, return_dict=True, **more
+        ).logits
+        return logits[..., : self.vocab_size]
+
+
+class CachedHFModel(HFModel):
+    """One of an architecture that is known to go on from a KVCache as from its own (CACHED)."""
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """As HFModel's; with a cache as base.CachedLanguageModel says."""
+        if cache is None:
+            return super().forward(tokens, positions)
+        if positions is not None:
+            raise ValueError("give either positions or a cache: a cache knows the positions of its rows' next tokens")
+        new = tokens.shape[1]
+        positions = cache.positions(new, tokens.device)  # (batch or 1, new)
+        slots = torch.arange(max(cache.lengths) + new, device=tokens.device)
+        mask = (slots <= positions[:, :, None])[:, None]  # (batch or 1, 1, new, slots)
+        logits = self._logits(tokens, mask, positions, _Slots(cache))
+        cache.advance(new)
+        return logits
+
+    def new_cache(self, batch_size: int, max_length: int) -> KVCache:
+        """An empty cache for batch_size texts of up to max_length tokens each."""
+        if max_length > self.max_sequence_length:
+            raise ValueError(
+                f"max_length is {max_length}, but this model takes {self.max_sequence_length} tokens at most"
+            )
+        n_layer: int = self.plain.config.get_text_config().num_hidden_layers
+        return KVCache(n_layer=n_layer, batch_size=batch_size, max_length=max_length)
+
+
+class _Slots:
+    """A KVCache as transformers' attention layers use a cache of theirs."""
+
+    is_compileable = False
+
+    def __init__(self, cache: KVCache) -> None:
+        self._cache = cache
+
+    def update(self, k: Tensor, v: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return self._cache.append(layer_idx, k, v)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return max(self._cache.lengths)
+
+
+def make_model(config: HFConfig, *, vocab_size: int, sequence_length: int) -> HFModel:
+    """The model of a config, with fresh weights."""
+    architecture = hf_config.make(config, vocab_size=vocab_size, sequence_length=sequence_length)
+    longest = hf_config.max_positions(architecture) or sequence_length
+    cached = architecture.model_type in CACHED and not _forgets(architecture, longest)
+    return (CachedHFModel if cached else HFModel)(
+        architecture, lora=config.lora, vocab_size=vocab_size, max_sequence_length=longest
+    )
+
+
+def _forgets(architecture: Any, length: int) -> bool:
+    """Whether a layer may not gather from all tokens of a text of this length, so that a mask of ours would change it."""
+    text = architecture.get_text_config()
+    window, kinds = getattr(text, "sliding_window", None), {*(getattr(text, "layer_types", None) or ())}
+    return (window is not None and window < length) or bool(kinds - {"full_attention", "sliding_attention"})
 
 
 def with_adapters(model: nn.Module, config: LoRAConfig) -> nn.Module:
