@@ -18,7 +18,9 @@ RAW_TEXT_KEYS = re.compile(
 )
 """Keys whose value is taken literally, so that no character of it needs Hydra's quoting."""
 
-ADDED_KEYS = re.compile(r"\w[\w.]*\.args(\.[\w.]+)?|model\.config(\.[\w.]+)?|data\.weights\.\w+|evaluation\.\w+\.prompts\.\w+")
+ADDED_KEYS = re.compile(
+    r"\w[\w.]*\.args(\.[\w.]+)?|model\.config(\.[\w.]+)?|data\.weights\.\w+|evaluation\.\w+\.prompts\.\w+"
+)
 """Keys that no schema names; they need no +."""
 
 NULLABLE = ("tokenizer", "model", "optimizer", "scheduler", "experiment")

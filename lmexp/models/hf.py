@@ -40,6 +40,7 @@ class HFModel(nn.Module):
     ) -> None:
         """architecture: transformers' config object."""
         super().__init__()
+        self.lora = lora
         self.vocab_size = vocab_size
         self.max_sequence_length = max_sequence_length
         model = hf_config.library().AutoModelForCausalLM.from_config(
@@ -204,7 +205,7 @@ def make_model(config: HFConfig, *, vocab_size: int, sequence_length: int) -> HF
 
 
 def _forgets(architecture: Any, length: int) -> bool:
-    """Whether a layer may not gather from all tokens of a text of this length, so that a mask of ours would change it."""
+    """Whether a layer may not gather from all tokens of a text this long, so that a mask of ours would change it."""
     text = architecture.get_text_config()
     window, kinds = getattr(text, "sliding_window", None), {*(getattr(text, "layer_types", None) or ())}
     return (window is not None and window < length) or bool(kinds - {"full_attention", "sliding_attention"})

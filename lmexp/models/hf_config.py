@@ -122,7 +122,9 @@ def _made(values: dict[str, Any], where: str) -> Any:
             f"causal language model of that type{did_you_mean(str(model_type), KNOWN)}; code that comes with a model "
             f"is never run"
         )
-    methods = {name for name in dir(transformers.PreTrainedConfig) if callable(getattr(transformers.PreTrainedConfig, name))}
+    methods = {
+        name for name in dir(transformers.PreTrainedConfig) if callable(getattr(transformers.PreTrainedConfig, name))
+    }
     rest = {name: value for name, value in values.items() if name != "model_type" and name not in methods}
     try:
         return transformers.AutoConfig.for_model(model_type, **rest)
