@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 CHOICES = {
     "positions": ("learned", "rotary"),
+    "rotary_scaling": ("none", "linear", "llama3", "yarn"),
     "norm": ("layer_norm", "rms_norm"),
-    "activation": ("gelu", "swiglu"),
+    "activation": ("gelu", "gelu_tanh", "relu2", "swiglu"),
 }
 """Field of GPTConfig -> what it may be."""
 
@@ -55,10 +56,20 @@ class GPTConfig(ModelConfig):
     """learned (an embedding of each position, GPT-2) or rotary (rotated queries and keys, Llama)."""
     rotary_base: float = 10000.0
     """Longest wavelength of the rotary positions, in tokens over 2 pi; read with positions=rotary."""
+    rotary_scaling: str = "none"
+    """Stretches rotary positions to sequences longer than the first training's: linear (position interpolation),
+    llama3 or yarn. (NTK-aware scaling is a larger rotary_base.)"""
+    rotary_factor: float = 1.0
+    """How many times as long the sequences become; read with rotary_scaling."""
+    rotary_original_length: int | None = None
+    """Longest sequence of the first training, in tokens; read with rotary_scaling=llama3 and yarn."""
     norm: str = "layer_norm"
     """layer_norm (GPT-2) or rms_norm (Llama)."""
+    norm_eps: float = 1e-5
+    """Added to the variance, or to the mean square, before a norm divides by its root."""
     activation: str = "gelu"
-    """gelu (exact, two matrices) or swiglu (gated, three matrices)."""
+    """gelu (exact), gelu_tanh (its approximation, GPT-2), relu2 (the square of what is positive), or swiglu (Llama):
+    two matrices, three with swiglu."""
     qk_norm: bool = False
     """RMSNorm on each head's queries and keys: steadier attention at high learning rates."""
     tie_embeddings: bool = True
@@ -76,15 +87,17 @@ class GPTConfig(ModelConfig):
             if value not in allowed:
                 hint = plugins.did_you_mean(value, allowed)
                 raise ConfigError(f"model.{name} is {value!r}; expected one of {', '.join(allowed)}{hint}")
-        for name in ("n_layer", "n_head", "d_model", "n_kv_head", "d_ff"):
+        for name in ("n_layer", "n_head", "d_model", "n_kv_head", "d_ff", "rotary_original_length"):
             at_least(f"model.{name}", getattr(self, name), 1)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}; expected a probability from 0 to below 1")
-        for name in ("init_std", "rotary_base"):
+        for name in ("init_std", "rotary_base", "norm_eps"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ConfigError(f"model.{name} is {value}; expected a positive number")
+        at_least("model.rotary_factor", self.rotary_factor, 1)
         self._check_heads()
+        self._check_rotary_scaling()
 
     def _check_heads(self) -> None:
         if self.d_model % self.n_head:
@@ -101,6 +114,39 @@ class GPTConfig(ModelConfig):
             raise ConfigError(
                 f"model.positions=rotary rotates pairs, but model.d_model / model.n_head ({self.d_model} / "
                 f"{self.n_head} = {self.d_head}) is odd; try model.d_model={(self.d_head + 1) * self.n_head}"
+            )
+
+    def _check_rotary_scaling(self) -> None:
+        kind, length = self.rotary_scaling, self.rotary_original_length
+        unread = {"rotary_factor": self.rotary_factor != 1, "rotary_original_length": length is not None}
+        unread["rotary_factor"] &= kind == "none"
+        unread["rotary_original_length"] &= kind in ("none", "linear")
+        for name, given in unread.items():
+            if given:
+                raise ConfigError(
+                    f"model.{name} is {getattr(self, name)}, but nothing reads it with model.rotary_scaling={kind}; "
+                    f"leave it out, or set model.rotary_scaling=llama3"
+                )
+        if kind == "none":
+            return
+        if self.positions != "rotary":
+            raise ConfigError(
+                f"model.rotary_scaling is {kind}, but model.positions is {self.positions}; set model.positions=rotary, "
+                f"or model.rotary_scaling=none"
+            )
+        if self.rotary_factor == 1:
+            raise ConfigError(
+                f"model.rotary_scaling={kind} does nothing with model.rotary_factor=1; set how many times as long the "
+                f"sequences become, e.g. model.rotary_factor=4"
+            )
+        if kind != "linear" and length is None:
+            raise ConfigError(
+                f"model.rotary_scaling={kind} needs the longest sequence of the first training; set "
+                f"model.rotary_original_length, e.g. to 2048"
+            )
+        if self.rotary_base <= 1:
+            raise ConfigError(
+                f"model.rotary_base is {self.rotary_base}; expected more than 1 with model.rotary_scaling={kind}"
             )
 
     @property

@@ -18,6 +18,7 @@ from lmexp.models.layers.cache import KVCache
 from lmexp.models.layers.feed_forward import make_feed_forward
 from lmexp.models.layers.norm import make_norm
 from lmexp.models.layers.rotary import Rotary
+from lmexp.models.layers.rotary_scaling import RotaryScaling
 
 
 class GPT(nn.Module):
@@ -30,10 +31,10 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(vocab_size, config.d_model)
         learned = config.positions == "learned"
         self.position_embedding = nn.Embedding(sequence_length, config.d_model) if learned else None
-        self.rotary = None if learned else Rotary(config.d_head, sequence_length, base=config.rotary_base)
+        self.rotary = _rotary(config, sequence_length) if config.positions == "rotary" else None
         self.embedding_dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_block(config) for _ in range(config.n_layer))
-        self.final_norm = make_norm(config.norm, config.d_model, bias=config.bias)
+        self.final_norm = _norm(config)
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, vocab_size, bias=False)
         self._initialize(config)
 
@@ -98,10 +99,20 @@ class GPT(nn.Module):
                 nn.init.zeros_(module.bias)
 
 
+def _rotary(config: GPTConfig, sequence_length: int) -> Rotary:
+    scaling = RotaryScaling(config.rotary_scaling, config.rotary_factor, config.rotary_original_length)
+    scaled = None if config.rotary_scaling == "none" else scaling
+    return Rotary(config.d_head, sequence_length, base=config.rotary_base, scaling=scaled)
+
+
+def _norm(config: GPTConfig) -> nn.Module:
+    return make_norm(config.norm, config.d_model, bias=config.bias, eps=config.norm_eps)
+
+
 def _block(config: GPTConfig) -> Block:
     bias, dropout = config.bias, config.dropout
     return Block(
-        attention_norm=make_norm(config.norm, config.d_model, bias=bias),
+        attention_norm=_norm(config),
         attention=CausalSelfAttention(
             config.d_model,
             config.n_head,
@@ -109,8 +120,9 @@ def _block(config: GPTConfig) -> Block:
             bias=bias,
             dropout=dropout,
             qk_norm=config.qk_norm,
+            norm_eps=config.norm_eps,
         ),
-        feed_forward_norm=make_norm(config.norm, config.d_model, bias=bias),
+        feed_forward_norm=_norm(config),
         feed_forward=make_feed_forward(
             config.activation, config.d_model, config.feed_forward_width, bias=bias, dropout=dropout
         ),

@@ -1,6 +1,6 @@
 """Causal language models of Hugging Face's transformers, as lmexp's own: tokens to logits.
 
-The architecture is transformers', by its config alone (hf_config). Weights are drawn anew, or read by load_base() from
+The architecture is transformers', by its config alone (hf_architecture). Weights are drawn anew, or read by load_base() from
 safetensors. With model.lora, peft puts adapters beside some of its matrices: they alone are trained, and they alone are
 in state_dict(), so in checkpoints.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lmexp.errors import CheckpointError, ConfigError
-from lmexp.models import hf_config
+from lmexp.models import hf_architecture
 from lmexp.models.config import HFConfig, LoRAConfig
 from lmexp.models.layers.attention import document_mask
 from lmexp.models.layers.cache import KVCache
@@ -43,7 +43,7 @@ class HFModel(nn.Module):
         self.lora = lora
         self.vocab_size = vocab_size
         self.max_sequence_length = max_sequence_length
-        model = hf_config.library().AutoModelForCausalLM.from_config(
+        model = hf_architecture.library().AutoModelForCausalLM.from_config(
             architecture, dtype=torch.float32, trust_remote_code=False
         )
         takes = inspect.signature(model.forward).parameters
@@ -196,8 +196,8 @@ class _Slots:
 
 def make_model(config: HFConfig, *, vocab_size: int, sequence_length: int) -> HFModel:
     """The model of a config, with fresh weights."""
-    architecture = hf_config.make(config, vocab_size=vocab_size, sequence_length=sequence_length)
-    longest = hf_config.max_positions(architecture) or sequence_length
+    architecture = hf_architecture.make(config, vocab_size=vocab_size, sequence_length=sequence_length)
+    longest = hf_architecture.max_positions(architecture) or sequence_length
     cached = architecture.model_type in CACHED and not _forgets(architecture, longest)
     return (CachedHFModel if cached else HFModel)(
         architecture, lora=config.lora, vocab_size=vocab_size, max_sequence_length=longest
@@ -233,7 +233,7 @@ def with_adapters(model: nn.Module, config: LoRAConfig) -> nn.Module:
             warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing.* is deprecated")
             return peft.get_peft_model(model, settings)
     except ValueError as error:
-        linear = (nn.Linear, hf_config.library().pytorch_utils.Conv1D)
+        linear = (nn.Linear, hf_architecture.library().pytorch_utils.Conv1D)
         names = sorted({name.rpartition(".")[2] for name, one in model.named_modules() if isinstance(one, linear)})
         raise ConfigError(
             f"model.lora.target_modules is {config.target_modules}: {str(error).splitlines()[0][:200]}; the linear "

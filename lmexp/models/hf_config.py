@@ -1,160 +1,265 @@
-"""The configuration of a Hugging Face architecture: put together once, checked, and kept whole by the run.
+"""Settings of our GPT as the config.json of Hugging Face's GPT-2, Llama or Qwen3, and theirs as ours.
 
-A config.json chooses among the architectures that transformers has; it never brings code (auto_map), names no kernels
-to be fetched and no quantization, and what isn't a setting of the architecture is left out.
+Names, defaults and meaning are those of transformers' models/{gpt2,llama,qwen3}/configuration_*.py.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 from lmexp.errors import ConfigError
-from lmexp.models import hf_folder
-from lmexp.models.config import HFConfig
-from lmexp.plugins import did_you_mean
+from lmexp.models.config import GPTConfig
+from lmexp.models.layers.rotary_scaling import LLAMA3_HIGH, LLAMA3_LOW
 
-CODE = ("auto_map", "custom_pipelines")
-"""Keys that name code beside a config.json."""
-LEFT_OUT = (
-    "attn_implementation",
-    "experts_implementation",
-    "fusion_config",
-    "id2label",
-    "label2id",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-    "name_or_path",
-    "return_dict",
-    "output_attentions",
-    "output_hidden_states",
-)
-"""Keys that are no settings of an architecture, or choose what computes it."""
+MODEL_TYPES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+"""model_type of a config.json that a GPT of ours can compute -> the class of transformers."""
+
+GPT2_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu2": "relu2"}
+"""Ours -> theirs."""
+ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu2": "relu2"}
+"""Theirs -> ours."""
+LLAMA3_FACTORS = {"low_freq_factor": LLAMA3_LOW, "high_freq_factor": LLAMA3_HIGH}
+NO_BIAS = "lmexp_no_bias"
+"""Key of ours in a config.json: the GPT-2 was written without biases, which are zeros in its file."""
 
 
-def library() -> Any:
-    """transformers; it neither draws progress bars nor warns of what lmexp checks itself."""
-    try:
-        import transformers
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise
-        raise ConfigError('model=hf needs transformers: pip install "lmexp[hf]"') from None
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
+def architecture_of(config: GPTConfig) -> str:
+    """The class of transformers that computes what our GPT computes; ConfigError where there is none."""
+    if config.positions == "learned":
+        name, wanted = "GPT-2", {"norm": ("layer_norm",), "activation": tuple(GPT2_ACTIVATIONS), "qk_norm": (False,)}
+        found = "GPT2LMHeadModel"
+    elif config.positions == "rotary":
+        name, wanted = "Llama", {"norm": ("rms_norm",), "activation": ("swiglu",)}
+        found = "LlamaForCausalLM"
+        if config.qk_norm:
+            name, found = "Qwen3", "Qwen3ForCausalLM"
+            wanted["bias"] = (False,)
+    else:
+        raise ConfigError(
+            f"model.positions={config.positions} has no counterpart in Hugging Face's GPT-2 (learned) or Llama (rotary)"
+        )
+    obstacles = [
+        f"model.{key}={_typed(getattr(config, key))} (it has {' or '.join(map(_typed, allowed))})"
+        for key, allowed in wanted.items()
+        if getattr(config, key) not in allowed
+    ]
+    if name == "GPT-2" and config.kv_heads != config.n_head:
+        obstacles.append(f"model.n_kv_head={config.n_kv_head} (it has as many as n_head, {config.n_head})")
+    if obstacles:
+        raise ConfigError(
+            f"a model with model.positions={config.positions}{' and model.qk_norm=true' if config.qk_norm else ''} "
+            f"would be Hugging Face's {name}, which has no {', no '.join(obstacles)}"
+        )
+    return found
 
 
-def resolve(config: HFConfig, *, vocab_size: int, sequence_length: int, eos_id: int | None = None) -> dict[str, Any]:
-    """The whole configuration of the architecture that a config asks for, as JSON types.
+def hf_config_of(config: GPTConfig, vocab_size: int, sequence_length: int) -> dict[str, Any]:
+    """The content of config.json; ConfigError where transformers has no model for these settings."""
+    architecture = architecture_of(config)
+    common = {
+        "architectures": [architecture],
+        "model_type": next(name for name, value in MODEL_TYPES.items() if value == architecture),
+        "vocab_size": vocab_size,
+        "tie_word_embeddings": config.tie_embeddings,
+        "initializer_range": config.init_std,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+    }
+    if architecture == "GPT2LMHeadModel":
+        return common | {
+            "n_positions": sequence_length,
+            "n_embd": config.d_model,
+            "n_layer": config.n_layer,
+            "n_head": config.n_head,
+            "n_inner": config.d_ff,  # null is 4 * n_embd there too
+            "activation_function": GPT2_ACTIVATIONS[config.activation],
+            "layer_norm_epsilon": config.norm_eps,
+            **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
+            **({} if config.bias else {NO_BIAS: True}),
+        }
+    found = common | {
+        "max_position_embeddings": sequence_length,
+        "hidden_size": config.d_model,
+        "num_hidden_layers": config.n_layer,
+        "num_attention_heads": config.n_head,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.d_head,
+        "intermediate_size": config.feed_forward_width,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps,
+        "attention_bias": config.bias,
+        "attention_dropout": config.dropout,
+        **_rotary_keys(config),
+    }
+    return found | ({"mlp_bias": config.bias} if architecture == "LlamaForCausalLM" else {})
 
-    vocab_size, eos_id: of the tokenizer; sequence_length: the longest sequence of training. Weights that are drawn anew
-    get as many tokens as the tokenizer has and, without model.path, as many positions as training needs.
+
+def gpt_config_of(hf_config: Mapping[str, Any]) -> tuple[GPTConfig, int, int]:
+    """The config, vocab_size and sequence_length of our GPT; ConfigError where it has no such model.
+
+    Of GPT-2's three probabilities of dropout ours is that of the residual stream. Llama's is of attention alone.
     """
-    folder = hf_folder.find(config)
-    where = "model.config" if folder is None else str(folder / hf_folder.CONFIG_JSON)
-    values = {} if folder is None else _checked(hf_folder.read_config(folder), where)
-    model_type = values.get("model_type", config.config.get("model_type"))
-    if config.config.get("model_type", model_type) != model_type:
+    read = _Settings(hf_config)
+    if read.model_type not in MODEL_TYPES:
         raise ConfigError(
-            f"model.config.model_type is {config.config['model_type']!r}, but {where} is of type {model_type!r}; leave "
-            f"it out, or leave model.path out"
+            f"config.json: model_type is {read.model_type!r}; expected one of {', '.join(MODEL_TYPES)}, which model "
+            f"kind gpt can compute"
         )
-    default = _made({"model_type": model_type}, where)
-    names = type(default).attribute_map
-    _check_known(config.config, default, str(model_type))
-    values |= {names.get(key, key): value for key, value in config.config.items()}
-    if not config.starts_from_path:
-        size, positions = names.get("vocab_size", "vocab_size"), names.get(_POSITIONS, _POSITIONS)
-        if folder is not None and "vocab_size" not in config.config and size not in config.config:
-            values[size] = vocab_size
-        values.setdefault(size, vocab_size)
-        if hasattr(default, positions):
-            values.setdefault(positions, sequence_length)
-        special = {"bos_token_id": eos_id, "eos_token_id": eos_id, "pad_token_id": None}
-        values |= {key: token for key, token in special.items() if key not in config.config}
-    made = _made(values, where)
-    resolved: dict[str, Any] = json.loads(json.dumps(_checked(made.to_dict(), where)))
-    return resolved
+    read.only("quantization_config", None)
+    config = _of_gpt2(read) if read.model_type == "gpt2" else _of_llama(read)
+    lengths = "n_positions" if read.model_type == "gpt2" else "max_position_embeddings"
+    default = {"gpt2": 1024, "llama": 2048, "qwen3": 32768}[read.model_type]
+    return config, read.integer("vocab_size"), read.integer(lengths, default)
 
 
-def make(config: HFConfig, *, vocab_size: int, sequence_length: int) -> Any:
-    """transformers' config object; ConfigError where the tokenizer or the sequences don't fit it."""
-    values = config.resolved or resolve(config, vocab_size=vocab_size, sequence_length=sequence_length)
-    made = _made(_checked(values, "model.resolved"), "model.resolved")
-    text = made.get_text_config()
-    size, longest = getattr(text, "vocab_size", None), max_positions(made)
-    if not isinstance(size, int) or size < vocab_size:
-        if config.starts_from_path:
-            fix = f"use its own: tokenizer=hf tokenizer.path={config.path}"
-        else:
-            fix = f"set model.config.vocab_size={vocab_size}, or leave it out"
-        raise ConfigError(f"the model has {size} tokens, but the tokenizer has {vocab_size}; {fix}")
-    if longest is not None and longest < sequence_length:
-        name = type(text).attribute_map.get(_POSITIONS, _POSITIONS)
-        other = "" if config.starts_from_path else f", or model.config.{name}={sequence_length}"
+def _of_gpt2(read: _Settings) -> GPTConfig:
+    read.only("scale_attn_weights", True)
+    read.only("scale_attn_by_inverse_layer_idx", False)
+    read.only("add_cross_attention", False)
+    return GPTConfig(
+        n_layer=read.integer("n_layer", 12),
+        n_head=read.integer("n_head", 12),
+        d_model=read.integer("n_embd", 768),
+        d_ff=read.optional_integer("n_inner"),
+        norm_eps=read.number("layer_norm_epsilon", 1e-5),
+        activation=read.choice("activation_function", ACTIVATIONS, "gelu_new"),
+        tie_embeddings=read.boolean("tie_word_embeddings", True),
+        bias=not read.boolean(NO_BIAS, False),
+        dropout=read.number("resid_pdrop", 0.1),
+        init_std=read.number("initializer_range", 0.02),
+    )
+
+
+def _of_llama(read: _Settings) -> GPTConfig:
+    qwen3 = read.model_type == "qwen3"
+    n_head, d_model = read.integer("num_attention_heads", 32), read.integer("hidden_size", 4096)
+    d_head = read.optional_integer("head_dim") or (128 if qwen3 and "head_dim" not in read.hf_config else None)
+    if d_head is not None and d_head * n_head != d_model:
         raise ConfigError(
-            f"data.sequence_length is {sequence_length}, but the model has {longest} positions; "
-            f"try data.sequence_length={longest}{other}"
+            f"config.json: head_dim is {d_head}, expected hidden_size / num_attention_heads ({d_model} / {n_head}): "
+            f"kind gpt has no other heads"
         )
-    return made
-
-
-def max_positions(made: Any) -> int | None:
-    """Tokens that the architecture reads at most; None where it has no bound."""
-    found = getattr(made.get_text_config(), _POSITIONS, None)
-    return found if isinstance(found, int) and found > 0 else None
-
-
-_POSITIONS = "max_position_embeddings"
-
-
-def _made(values: dict[str, Any], where: str) -> Any:
-    """transformers' object for settings that _checked() let through."""
-    transformers = library()
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
-
-    model_type = values.get("model_type")
-    if not isinstance(model_type, str) or model_type not in KNOWN:
+    bias = read.boolean("attention_bias", False)
+    if qwen3:
+        read.only("use_sliding_window", False)
+        read.only("attention_bias", False)
+    elif read.boolean("mlp_bias", False) != bias:
         raise ConfigError(
-            f"{where}: model_type is {str(model_type)[:80]!r}, and transformers {transformers.__version__} has no "
-            f"causal language model of that type{did_you_mean(str(model_type), KNOWN)}; code that comes with a model "
-            f"is never run"
+            f"config.json: attention_bias is {_typed(bias)} and mlp_bias {_typed(not bias)}; kind gpt has both or none"
         )
-    methods = {
-        name for name in dir(transformers.PreTrainedConfig) if callable(getattr(transformers.PreTrainedConfig, name))
-    }
-    rest = {name: value for name, value in values.items() if name != "model_type" and name not in methods}
-    try:
-        return transformers.AutoConfig.for_model(model_type, **rest)
-    except Exception as error:  # of many kinds; what they say is for the user
-        raise ConfigError(f"{where}: no settings of {model_type}: {' '.join(str(error).split())[:300]}") from None
+    return GPTConfig(
+        n_layer=read.integer("num_hidden_layers", 32),
+        n_head=n_head,
+        d_model=d_model,
+        n_kv_head=read.optional_integer("num_key_value_heads"),
+        d_ff=read.integer("intermediate_size"),
+        positions="rotary",
+        norm="rms_norm",
+        norm_eps=read.number("rms_norm_eps", 1e-6),
+        activation=read.choice("hidden_act", {"silu": "swiglu", "swish": "swiglu"}, "silu"),
+        qk_norm=qwen3,
+        tie_embeddings=read.boolean("tie_word_embeddings", False),
+        bias=bias,
+        dropout=read.number("attention_dropout", 0.0),
+        init_std=read.number("initializer_range", 0.02),
+        **_rotary_settings(read),
+    )
 
 
-def _checked(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """The settings of an architecture among values, also within others; ConfigError where code is asked for."""
-    for key in CODE:
-        if values.get(key):
-            raise ConfigError(
-                f"{where}: {key} asks for code that comes with the model, and lmexp never runs that "
-                f"(trust_remote_code is always off); expected an architecture that transformers has itself"
-            )
-    if values.get("quantization_config"):
-        raise ConfigError(
-            f"{where}: the weights are quantized (quantization_config), which can't be trained here; expected float "
-            f"weights"
-        )
-    return {
-        key: _checked(value, f"{where}: {key}") if isinstance(value, dict) else value
-        for key, value in values.items()
-        if not str(key).startswith("_") and key not in LEFT_OUT and key != "quantization_config"
-    }
+def _rotary_keys(config: GPTConfig) -> dict[str, Any]:
+    """rope_parameters, as transformers 5 writes them, and the two keys that older programs read."""
+    scaling: dict[str, Any] = {"rope_type": "default"}
+    if config.rotary_scaling != "none":
+        scaling = {"rope_type": config.rotary_scaling, "factor": config.rotary_factor}
+    if config.rotary_original_length is not None:
+        scaling["original_max_position_embeddings"] = config.rotary_original_length
+    if config.rotary_scaling == "llama3":
+        scaling |= LLAMA3_FACTORS
+    return {"rope_parameters": {"rope_theta": config.rotary_base, **scaling}, "rope_theta": config.rotary_base}
 
 
-def _check_known(given: dict[str, Any], default: Any, model_type: str) -> None:
-    """ConfigError for a key of model.config that the architecture doesn't have."""
-    known = {*default.to_dict(), *type(default).attribute_map, "model_type"} - {*LEFT_OUT, *CODE}
-    for key in given:
-        if key not in known or str(key).startswith("_"):
-            raise ConfigError(f"model.config has no {key!r}{did_you_mean(str(key), known)}; it is of type {model_type}")
+def _rotary_settings(read: _Settings) -> dict[str, Any]:
+    """model.rotary_* of either form: rope_parameters, or rope_theta and rope_scaling."""
+    new, old = (read.hf_config.get(key) for key in ("rope_parameters", "rope_scaling"))
+    given = new or old or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"config.json: rope_parameters is {given!r}; expected an object")
+    rope = _Settings({"rope_theta": read.hf_config.get("rope_theta", 10000.0), **given}, where="rope_parameters.")
+    rope.only("partial_rotary_factor", 1.0)
+    settings: dict[str, Any] = {"rotary_base": rope.number("rope_theta", 10000.0)}
+    kinds = {kind: kind for kind in ("default", "linear", "llama3", "yarn")}
+    kind = rope.choice("rope_type" if "rope_type" in given else "type", kinds, "default")
+    if kind == "default":
+        return settings
+    factor = rope.number("factor", 1.0)
+    if factor == 1:  # as if there were none; yarn's temperature is 1 too
+        return settings
+    if kind == "llama3":
+        for key, value in LLAMA3_FACTORS.items():
+            rope.only(key, value)
+    if kind == "yarn":
+        rope.only("beta_fast", 32.0)
+        rope.only("beta_slow", 1.0)
+        rope.only("truncate", True)
+        for key in ("attention_factor", "mscale", "mscale_all_dim"):
+            rope.only(key, None)
+    settings |= {"rotary_scaling": kind, "rotary_factor": factor}
+    if kind != "linear":
+        default = read.hf_config.get("max_position_embeddings")
+        settings["rotary_original_length"] = rope.integer("original_max_position_embeddings", default)
+    return settings
+
+
+class _Settings:
+    """The values of a config.json, each with its type checked: anybody may have written it."""
+
+    def __init__(self, hf_config: Mapping[str, Any], where: str = "") -> None:
+        self.hf_config, self.where = hf_config, where
+        self.model_type = str(hf_config.get("model_type"))
+
+    def integer(self, key: str, default: Any = None) -> int:
+        found = self.hf_config.get(key)
+        found = default if found is None else found
+        if type(found) is not int or not 0 < found < 2**31:
+            raise self._wrong(key, found, "a whole number above 0")
+        return found
+
+    def optional_integer(self, key: str) -> int | None:
+        return None if self.hf_config.get(key) is None else self.integer(key)
+
+    def number(self, key: str, default: float) -> float:
+        found = self.hf_config.get(key)
+        found = default if found is None else found
+        if type(found) not in (int, float):
+            raise self._wrong(key, found, "a number")
+        return float(found)
+
+    def boolean(self, key: str, default: bool) -> bool:
+        found = self.hf_config.get(key)
+        found = default if found is None else found
+        if type(found) is not bool:
+            raise self._wrong(key, found, "true or false")
+        return found
+
+    def choice(self, key: str, allowed: Mapping[str, str], default: str) -> str:
+        """What `allowed` says of the value."""
+        found = self.hf_config.get(key)
+        found = default if found is None else found
+        if not isinstance(found, str) or found not in allowed:
+            raise self._wrong(key, found, f"one of {', '.join(allowed)}")
+        return allowed[found]
+
+    def only(self, key: str, value: Any) -> None:
+        """ConfigError unless the value is the one that our GPT has; a missing one is."""
+        found = self.hf_config.get(key)
+        if found is not None and (isinstance(found, bool) != isinstance(value, bool) or found != value):
+            raise self._wrong(key, found, "nothing" if value is None else _typed(value))
+
+    def _wrong(self, key: str, found: Any, expected: str) -> ConfigError:
+        shown = "missing" if found is None else _typed(found)
+        return ConfigError(f"config.json: {self.where}{key} is {shown}; expected {expected}, as kind gpt has it")
+
+
+def _typed(value: object) -> str:
+    """As it is typed in YAML."""
+    return str(value).lower() if isinstance(value, bool) else str(value)[:80]

@@ -104,7 +104,7 @@ def _with_architecture(config: TrainConfig, plain: dict[str, Any], cache: TokenC
         raise ConfigError(
             "model=hf is for a corpus of lmexp; with data=custom let your LightningModule make its model, model=null"
         )
-    from lmexp.models.hf_config import resolve
+    from lmexp.models.hf_architecture import resolve
 
     config.model.resolved = resolve(
         config.model,
