@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lmexp import plugins
-from lmexp.checks import at_least
+from lmexp.checks import at_least, not_empty
 from lmexp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -176,6 +176,84 @@ class GPTConfig(ModelConfig):
         from lmexp.models.gpt import GPT
 
         return GPT(self, vocab_size=vocab_size, sequence_length=sequence_length)
+
+
+@dataclass(kw_only=True, slots=True)
+class LoRAConfig:
+    """Low-rank adapters (arXiv:2106.09685): W + alpha / r * B A, of which only A and B are trained."""
+
+    r: int = 8
+    """Rank of the adapters."""
+    alpha: float = 16.0
+    """alpha / r scales what an adapter adds."""
+    dropout: float = 0.0
+    """Probability of dropping an input of an adapter while training."""
+    target_modules: list[str] | None = None
+    """Last names of the linear layers that get an adapter, e.g. [q_proj,v_proj]; null is peft's choice for the
+    architecture."""
+
+    def __post_init__(self) -> None:
+        at_least("model.lora.r", self.r, 1)
+        if not 0 < self.alpha < float("inf"):
+            raise ConfigError(f"model.lora.alpha is {self.alpha}; expected a positive number")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.lora.dropout is {self.dropout}; expected a probability from 0 to below 1")
+        if self.target_modules == [] or "" in (self.target_modules or ()):
+            raise ConfigError(
+                "model.lora.target_modules names no layer; expected names such as [q_proj,v_proj], or null for peft's "
+                "choice"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class HFConfig(ModelConfig):
+    """A causal language model of Hugging Face's transformers."""
+
+    kind: str = "hf"
+    path: str | None = None
+    """A folder with config.json and safetensors, or a name on the hub; null draws the architecture of model.config."""
+    revision: str | None = None
+    """Commit of a repository on the hub: its 40 hex digits."""
+    pretrained: bool = True
+    """Start from the weights in model.path; false draws new ones for its architecture."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Of the architecture, e.g. {model_type: gpt2, n_embd: 64}; what model.path says otherwise is replaced."""
+    lora: LoRAConfig | None = None
+    """Train adapters and leave the weights alone, e.g. {r: 8, alpha: 16}; null trains all weights."""
+    resolved: dict[str, Any] = field(default_factory=dict)
+    """Filled in when a run begins: the whole configuration of the architecture, so that the run needs no other file
+    for it. What is given here is replaced then."""
+
+    def __post_init__(self) -> None:
+        not_empty("model.path", self.path, "my_model")
+        not_empty("model.revision", self.revision, "<commit>")
+        if self.path is None and "model_type" not in self.config:
+            raise ConfigError(
+                "model=hf needs an architecture; give a folder or a name on the hub, model.path=..., or describe one, "
+                "e.g. model.config={model_type: gpt2, n_embd: 64, n_layer: 2, n_head: 2}"
+            )
+        if self.path is None and self.revision is not None:
+            raise ConfigError("model.revision is the commit of model.path, which isn't set; leave it out")
+        if self.lora is not None and self.init_from is not None:
+            raise ConfigError(
+                "model.lora trains adapters on top of the weights in model.path, so model.init_from has no place; "
+                "leave one of the two out"
+            )
+        if self.lora is not None and not self.starts_from_path:
+            raise ConfigError(
+                "model.lora trains adapters on top of weights that are there already; give them, "
+                "model.path=... model.pretrained=true, or set model.lora=null"
+            )
+
+    @property
+    def starts_from_path(self) -> bool:
+        """Whether the first weights are those in model.path."""
+        return self.path is not None and self.pretrained and self.init_from is None
+
+    def build(self, *, vocab_size: int, sequence_length: int) -> nn.Module:
+        from lmexp.models.hf import make_model
+
+        return make_model(self, vocab_size=vocab_size, sequence_length=sequence_length)
 
 
 @dataclass(kw_only=True, slots=True)
