@@ -59,8 +59,9 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "word": tokenizers.WordTokenizerConfig,
         "bpe": tokenizers.BPETokenizerConfig,
         "saved": tokenizers.SavedTokenizerConfig,
+        "hf": tokenizers.HFTokenizerConfig,
     },
-    "model": {"gpt": models.GPTConfig, "custom": models.CustomModelConfig},
+    "model": {"gpt": models.GPTConfig, "hf": models.HFConfig, "custom": models.CustomModelConfig},
     "task": {"language_modeling": tasks.LanguageModelingConfig, "custom": tasks.CustomTaskConfig},
     "optimizer": {
         "adam": optim.AdamConfig,

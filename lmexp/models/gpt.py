@@ -8,16 +8,20 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lmexp.models.config import GPTConfig
+from lmexp.models.layers.alibi import alibi_mask
 from lmexp.models.layers.attention import CausalSelfAttention, document_mask
 from lmexp.models.layers.block import Block
 from lmexp.models.layers.cache import KVCache
 from lmexp.models.layers.feed_forward import make_feed_forward
 from lmexp.models.layers.norm import make_norm
 from lmexp.models.layers.rotary import Rotary
+from lmexp.models.layers.rotary_scaling import RotaryScaling
 
 
 class GPT(nn.Module):
@@ -30,10 +34,12 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(vocab_size, config.d_model)
         learned = config.positions == "learned"
         self.position_embedding = nn.Embedding(sequence_length, config.d_model) if learned else None
-        self.rotary = None if learned else Rotary(config.d_head, sequence_length, base=config.rotary_base)
+        self.rotary = _rotary(config, sequence_length) if config.positions == "rotary" else None
+        self.alibi_heads = config.n_head if config.positions == "alibi" else None
+        self.activation_checkpointing = config.activation_checkpointing
         self.embedding_dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_block(config) for _ in range(config.n_layer))
-        self.final_norm = make_norm(config.norm, config.d_model, bias=config.bias)
+        self.final_norm = _norm(config)
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, vocab_size, bias=False)
         self._initialize(config)
 
@@ -59,9 +65,19 @@ class GPT(nn.Module):
             by_index = self.position_embedding.weight[:seq]
             x = x + (by_index if positions is None else self.position_embedding(positions))
         rotation = None if self.rotary is None else self.rotary(seq, positions)
+        if self.alibi_heads is not None:
+            earlier = 0 if cache is None else max(cache.lengths)
+            queries = torch.arange(seq, device=x.device)[None] if cache is None or positions is None else positions
+            precision = torch.promote_types(x.dtype, torch.float32)
+            mask = alibi_mask(self.alibi_heads, queries, earlier + seq, mask, precision)
         x = self.embedding_dropout(x)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, mask, None if cache is None else partial(cache.append, layer))
+            if cache is not None:
+                x = block(x, rotation, mask, partial(cache.append, layer))
+            elif self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, rotation, mask, use_reentrant=False)
+            else:
+                x = block(x, rotation, mask)
         if cache is not None:
             cache.advance(seq)
         normed: Tensor = self.final_norm(x)
@@ -98,10 +114,20 @@ class GPT(nn.Module):
                 nn.init.zeros_(module.bias)
 
 
+def _rotary(config: GPTConfig, sequence_length: int) -> Rotary:
+    scaling = RotaryScaling(config.rotary_scaling, config.rotary_factor, config.rotary_original_length)
+    scaled = None if config.rotary_scaling == "none" else scaling
+    return Rotary(config.d_head, sequence_length, base=config.rotary_base, scaling=scaled)
+
+
+def _norm(config: GPTConfig) -> nn.Module:
+    return make_norm(config.norm, config.d_model, bias=config.bias, eps=config.norm_eps)
+
+
 def _block(config: GPTConfig) -> Block:
     bias, dropout = config.bias, config.dropout
     return Block(
-        attention_norm=make_norm(config.norm, config.d_model, bias=bias),
+        attention_norm=_norm(config),
         attention=CausalSelfAttention(
             config.d_model,
             config.n_head,
@@ -109,8 +135,9 @@ def _block(config: GPTConfig) -> Block:
             bias=bias,
             dropout=dropout,
             qk_norm=config.qk_norm,
+            norm_eps=config.norm_eps,
         ),
-        feed_forward_norm=make_norm(config.norm, config.d_model, bias=bias),
+        feed_forward_norm=_norm(config),
         feed_forward=make_feed_forward(
             config.activation, config.d_model, config.feed_forward_width, bias=bias, dropout=dropout
         ),

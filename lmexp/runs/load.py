@@ -17,7 +17,7 @@ from lmexp.paths import CHECKPOINTS_DIR, TOKENIZER_JSON
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.tokenizers import base as tokenizers
 from lmexp.tokenizers.base import Tokenizer
-from lmexp.training import checkpoints
+from lmexp.training import checkpoints, initial_weights
 from lmexp.training.trainer import build_model, check_fits
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def load(path: str | Path, *, weights: str = "best", device: str | torch.device 
     tokenizer = tokenizers.load(run_dir / TOKENIZER_JSON)
     check_fits(record.config, tokenizer.vocab_size, folder)
     model = build_model(record.config, tokenizer.vocab_size)
+    if record.initial_weights is not None and initial_weights.wanted(record.config, resumed=True):
+        initial_weights.load(model, Path(record.initial_weights["path"]), record.initial_weights["sha256"])
     try:
         model.load_state_dict(checkpoints.load_weights(folder))
     except RuntimeError as error:

@@ -15,6 +15,11 @@ VARIATIONS = [
     {"positions": positions, "n_kv_head": n_kv_head, "qk_norm": qk_norm}
     for positions, n_kv_head, qk_norm in itertools.product(("learned", "rotary"), (4, 2, 1), (False, True))
 ]
+VARIATIONS += [
+    {"positions": "alibi"},
+    {"positions": "alibi", "n_head": 6, "n_kv_head": 2, "d_model": 36},
+    {"positions": "rotary", "rotary_scaling": "yarn", "rotary_factor": 4.0, "rotary_original_length": 8},
+]
 every_variation = pytest.mark.parametrize("settings", VARIATIONS, ids=str)
 
 

@@ -18,14 +18,24 @@ Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class CausalSelfAttention(nn.Module):
     """Every position gathers from itself and the positions before it, or from those of them that a mask allows."""
 
-    def __init__(self, d_model: int, n_head: int, *, n_kv_head: int, bias: bool, dropout: float, qk_norm: bool) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        n_head: int,
+        *,
+        n_kv_head: int,
+        bias: bool,
+        dropout: float,
+        qk_norm: bool,
+        norm_eps: float = 1e-5,
+    ) -> None:
         super().__init__()
         self.n_head, self.n_kv_head, self.d_head = n_head, n_kv_head, d_model // n_head
         self.dropout = dropout
         self.qkv = nn.Linear(d_model, (n_head + 2 * n_kv_head) * self.d_head, bias=bias)
         self.output = nn.Linear(d_model, d_model, bias=bias)
-        self.q_norm = RMSNorm(self.d_head) if qk_norm else None
-        self.k_norm = RMSNorm(self.d_head) if qk_norm else None
+        self.q_norm = RMSNorm(self.d_head, eps=norm_eps) if qk_norm else None
+        self.k_norm = RMSNorm(self.d_head, eps=norm_eps) if qk_norm else None
         self.residual_dropout = nn.Dropout(dropout)
 
     def forward(
@@ -35,7 +45,7 @@ class CausalSelfAttention(nn.Module):
         mask: Tensor | None = None,
         remember: Remember | None = None,
     ) -> Tensor:
-        """(batch, seq, d_model) -> (batch, seq, d_model). mask: see document_mask.
+        """(batch, seq, d_model) -> (batch, seq, d_model). mask: see document_mask; or what is added, see alibi_mask.
 
         remember: x are new tokens that gather from those before too; with mask=None, one token from all.
         """
@@ -52,7 +62,7 @@ class CausalSelfAttention(nn.Module):
             q.to(v.dtype),  # under autocast the norms give fp32
             k.to(v.dtype),
             v,
-            attn_mask=mask,
+            attn_mask=mask if mask is None or mask.dtype == torch.bool else mask.to(v.dtype),
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=mask is None and (remember is None or seq > 1),
             enable_gqa=self.n_kv_head != self.n_head,
