@@ -307,7 +307,7 @@ class GenerateConfig(decoding.DecodingConfig):
             )
         if self.n_beams > 1 and self.seed:
             raise ConfigError(
-                f"seed={self.seed} is for sampling, but n_beams={self.n_beams} samples nothing; take it away"
+                f"seed={self.seed} is for sampling, but n_beams={self.n_beams} samples nothing; take seed away"
             )
         if self.n_beams == 1 and self.temperature == 0 and self.n_samples > 1:
             raise ConfigError(
