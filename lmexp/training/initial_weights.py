@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from lmexp.config.freeze import read_body
 from lmexp.errors import CheckpointError, ConfigError
 from lmexp.models import hf_folder
-from lmexp.models.config import HFConfig
+from lmexp.models.config import GPTConfig, HFConfig
+from lmexp.models.gpt import GPT
 from lmexp.models.hf import HFModel
+from lmexp.models.hf_weights import from_hf
 from lmexp.paths import CHECKPOINTS_DIR, RUN_JSON, TOKENIZER_JSON
 from lmexp.plugins import did_you_mean
 from lmexp.tokenizers.to_hf import same_tokens
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 3
 """Tensors of a kind that an error names."""
+NO_MATTER = ("kind", "init_from", "dropout", "init_std")
+"""Settings of a GPT that its logits don't depend on, once it has its weights."""
+SAME_AS = {"d_ff": "feed_forward_width", "n_kv_head": "kv_heads"}
+"""Settings whose null stands for the value of a property."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -85,7 +91,9 @@ def check(config: TrainConfig, tokenizer: Tokenizer | None, model: nn.Module) ->
     file = find(given)
     _check_tokenizer(given, file, tokenizer)
     sha256 = checkpoints.sha256(file.path)
-    _check_fit(given, file, config, model, _read(file.path, sha256))
+    if _is_hugging_face(file.path):
+        _check_settings(given, file.path.parent, config, model)
+    _check_fit(given, file, config, model, _read(file.path, sha256, model))
     return {"path": str(file.path), "sha256": sha256}
 
 
@@ -112,7 +120,7 @@ def load(model: nn.Module, path: Path, sha256: str) -> None:
     if isinstance(model, HFModel) and whole:
         model.load_base(hf_folder.read_weights(path), str(path))
         return
-    weights = _read(path, sha256)
+    weights = _read(path, sha256, model)
     own = model.state_dict()
     with torch.no_grad():
         for name, tensor in weights.items():
@@ -134,12 +142,49 @@ def _check_hugging_face(config: HFConfig, tokenizer: Tokenizer | None, model: nn
     return found
 
 
-def _read(path: Path, sha256: str) -> dict[str, Tensor]:
-    """Name -> tensor, tied ones under each of their names where a manifest lies beside."""
+def _is_hugging_face(path: Path) -> bool:
+    """Whether weights are those of a Hugging Face model, under its names."""
+    return (path.parent / hf_folder.CONFIG_JSON).is_file()
+
+
+def _check_settings(given: str, folder: Path, config: TrainConfig, model: nn.Module) -> None:
+    """An error where a Hugging Face model's settings aren't those of ours: others may give tensors of the same shapes."""
+    if isinstance(model, HFModel):
+        raise ConfigError(
+            f"model.init_from={given}: it is a Hugging Face model; with model=hf write model.path={given}"
+        )
+    if not isinstance(config.model, GPTConfig):
+        return
+    theirs, _, length, _ = _translated(folder, hf_folder.read_weights(folder))
+    pairs = {
+        name: (getattr(theirs, attribute), getattr(config.model, attribute))
+        for name in (field.name for field in fields(GPTConfig))
+        if name not in NO_MATTER
+        for attribute in (SAME_AS.get(name, name),)
+    }
+    differing = [f"model.{name}={_typed(there)}" for name, (there, here) in pairs.items() if there != here]
+    if theirs.positions == "learned" and length != config.data.sequence_length:  # type: ignore[attr-defined]
+        differing.append(f"data.sequence_length={length}")
+    if differing:
+        raise ConfigError(
+            f"model.init_from={given}: its model has other settings; type them too: {' '.join(differing)}"
+        )
+
+
+def _translated(folder: Path, weights: dict[str, Tensor]) -> tuple[GPTConfig, int, int, dict[str, Tensor]]:
+    try:
+        return from_hf(hf_folder.read_config(folder), weights)
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(f"{folder}: {error}") from None
+
+
+def _read(path: Path, sha256: str, model: nn.Module) -> dict[str, Tensor]:
+    """Name -> tensor, tied ones under each of their names where a manifest lies beside; names of GPT for a GPT."""
     folder = path.parent
     try:
         if not (folder / checkpoints.MANIFEST).is_file():
-            return dict(load_file(path))
+            weights = dict(load_file(path))
+            return _translated(folder, weights)[3] if _is_hugging_face(path) and isinstance(model, GPT) else weights
         expected = checkpoints.read_manifest(folder).files.get(checkpoints.MODEL)
         if expected != sha256:
             raise CheckpointError(f"{path}: SHA-256 is {sha256}, the manifest says {expected}; the file is damaged")
