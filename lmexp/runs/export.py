@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
+from lmexp.config.freeze import read_record
 from lmexp.errors import ConfigError, RunError
 from lmexp.files import sync_file, sync_folder, write_atomically
 from lmexp.models import hf_folder
@@ -47,9 +48,13 @@ def export(run_dir: Path, config: ExportConfig, say: Callable[[str], None]) -> P
     building = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     building.mkdir()
     try:
-        what = _write_model(loaded, building, merge=config.merge)
+        what = _write_model(run_dir, loaded, building, merge=config.merge)
         spoken = tokenizers.write(loaded.tokenizer, building)
+        mode = (
+            next(building.glob("*.json")).stat().st_mode
+        )  # as the umask says; safetensors leaves files to their owner
         for path in building.iterdir():
+            path.chmod(mode)
             sync_file(path)
         sync_folder(building)
         try:
@@ -79,7 +84,7 @@ def _check_target(target: Path) -> None:
         raise RunError(f"to={target}: {target.absolute().parent} can't be written to; choose another folder")
 
 
-def _write_model(loaded: LoadedModel, folder: Path, *, merge: bool) -> str:
+def _write_model(run_dir: Path, loaded: LoadedModel, folder: Path, *, merge: bool) -> str:
     """Write config.json and the weights, or an adapter's; what was written, for people."""
     model = loaded.model
     if isinstance(model, GPT):
@@ -91,7 +96,7 @@ def _write_model(loaded: LoadedModel, folder: Path, *, merge: bool) -> str:
         )
     assert isinstance(loaded.config.model, HFConfig)
     if model.lora is not None and not merge:
-        return _write_adapter(loaded.config.model, model, folder)
+        return _write_adapter(run_dir, loaded.config.model, model, folder)
     plain: Any = model.model.merge_and_unload() if model.lora is not None else model.plain
     plain.save_pretrained(folder)
     return f"{type(plain).__name__}{', its adapters merged' * (model.lora is not None)}"
@@ -107,13 +112,12 @@ def _write_gpt(loaded: LoadedModel, model: GPT, folder: Path) -> str:
     return str(config["architectures"][0])
 
 
-def _write_adapter(config: HFConfig, model: HFModel, folder: Path) -> str:
+def _write_adapter(run_dir: Path, config: HFConfig, model: HFModel, folder: Path) -> str:
     """The adapters alone, as peft writes them; they name the model that they belong to."""
     adapted: Any = model.model
-    settings = adapted.peft_config["default"]
-    assert config.path is not None
-    local = Path(config.path).expanduser()
-    settings.base_model_name_or_path = str(local.absolute()) if local.is_dir() else config.path
+    settings, weights = adapted.peft_config["default"], read_record(run_dir).initial_weights
+    assert weights is not None
+    settings.base_model_name_or_path = weights["path"] if config.revision is None else config.path
     settings.revision = config.revision
     adapted.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's, of questions without answers
