@@ -95,6 +95,7 @@ def test_autograd_keeps_the_input_of_each_block_alone() -> None:
 
 @pytest.mark.parametrize("settings", [{}, LLAMA], ids=["gpt", "llama"])
 def test_compiles_into_one_graph(settings: dict[str, Any]) -> None:
+    torch.compiler.reset()  # the models of other tests count towards its limit of recompilations
     plain = loss_and_gradients(build(checkpointed=False, **settings))
     model = build(checkpointed=True, **settings)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
