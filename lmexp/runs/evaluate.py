@@ -15,6 +15,8 @@ from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.row import Row, write_summary
 from lmexp.evaluation.runner import run_evaluations
 from lmexp.files import write_atomically
+from lmexp.models.decoding.config import DecodingConfig
+from lmexp.models.decoding.texts import stream_texts
 from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, GENERATED_JSON, SUMMARY_JSON
 from lmexp.reports.terminal import as_text
 from lmexp.runs.data import reopen_data
@@ -173,15 +175,13 @@ def _evaluate_custom(
 
 def _write_generated(run_dir: Path, loaded: LoadedModel) -> None:
     """A few texts from scratch, to look at."""
-    temperature = 0.8
+    decoding = DecodingConfig(max_new_tokens=SAMPLE_TOKENS, temperature=0.8, top_k=None)
+    texts = [""] * N_SAMPLES
+    for piece in stream_texts(loaded.model, loaded.tokenizer, texts, decoding, seeds=range(N_SAMPLES)):
+        texts[piece.row] += piece.text
     samples: list[dict[str, Any]] = [
-        {
-            "prompt": "",
-            "text": loaded.generate("", seed=seed, max_new_tokens=SAMPLE_TOKENS, temperature=temperature),
-            "seed": seed,
-            "temperature": temperature,
-        }
-        for seed in range(N_SAMPLES)
+        {"prompt": "", "text": text, "seed": seed, "temperature": decoding.temperature}
+        for seed, text in enumerate(texts)
     ]
     body = {"format": "lmexp.generated", "version": 1, "samples": samples}
     write_atomically(run_dir / EVALUATION_DIR / GENERATED_JSON, json.dumps(body, indent=2, ensure_ascii=False) + "\n")
