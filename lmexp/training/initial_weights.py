@@ -148,7 +148,7 @@ def _is_hugging_face(path: Path) -> bool:
 
 
 def _check_settings(given: str, folder: Path, config: TrainConfig, model: nn.Module) -> None:
-    """An error where a Hugging Face model's settings aren't ours: tensors of the same shapes may mean something else."""
+    """An error where a Hugging Face model's settings aren't ours: tensors of the same shapes may mean another."""
     if isinstance(model, HFModel):
         raise ConfigError(
             f"model.init_from={given}: it is a Hugging Face model; with model=hf write model.path={given}"
