@@ -39,8 +39,8 @@ def folder_of(
     if revision is None or not COMMIT.fullmatch(revision):
         found = "not set" if revision is None else f"{revision!r}, which may stand for other files tomorrow"
         raise error(
-            f"{where} is no folder here{near.replace(';', ',')}, so it is a name on the hub, and {pinned} is {found}; expected the 40 hex "
-            f"digits of a commit. See https://huggingface.co/{given}/commits/main, or type "
+            f"{where} is no folder here{near.replace(';', ',')}, so it is a name on the hub, and {pinned} is {found}; "
+            f"expected the 40 hex digits of a commit. See https://huggingface.co/{given}/commits/main, or type "
             f"git ls-remote https://huggingface.co/{given} HEAD"
         )
     return _fetched(where, given, revision, patterns, error)
