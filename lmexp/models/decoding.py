@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
@@ -36,7 +37,7 @@ def generate(
     _check(temperature, top_k, top_p)
 
     def stream() -> Iterator[int]:
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        device = next((t.device for t in chain(model.parameters(), model.buffers())), torch.device("cpu"))
         generator = torch.Generator().manual_seed(seed)
         tokens = list(prompt)
         training = model.training
