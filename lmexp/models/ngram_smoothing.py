@@ -83,8 +83,8 @@ def kneser_ney(counts: Counts) -> Probabilities:
 def witten_bell(counts: Counts) -> Probabilities:
     """A context leaves as much weight as different tokens were seen after it."""
 
-    def leave(n_after: Ints, n_kinds: Ints) -> tuple[Ints, Floats]:
-        total = n_after + n_kinds
+    def leave(n_after: Ints, n_kinds: Ints) -> tuple[Floats, Floats]:
+        total: Floats = (n_after + n_kinds).astype(np.float64)
         return total, np.divide(n_kinds, total, out=np.ones(len(total)), where=total > 0)
 
     base = (counts.unigrams + 1) / (counts.unigrams.sum() + counts.vocab_size)
@@ -96,7 +96,7 @@ def add_k(counts: Counts, k: float) -> Probabilities:
     added = k * counts.vocab_size
 
     def leave(n_after: Ints, n_kinds: Ints) -> tuple[Floats, Floats]:
-        total = n_after + added
+        total: Floats = n_after + np.float64(added)
         return total, np.divide(added, total, out=np.ones(len(total)), where=n_after > 0)
 
     base = np.full(counts.vocab_size, 1 / counts.vocab_size)
@@ -105,12 +105,11 @@ def add_k(counts: Counts, k: float) -> Probabilities:
     return _relative(counts, base, leave)
 
 
-def _relative(
-    counts: Counts, base: Floats, leave: Callable[[Ints, Ints], tuple[NDArray[np.number], Floats]]
-) -> Probabilities:
+def _relative(counts: Counts, base: Floats, leave: Callable[[Ints, Ints], tuple[Floats, Floats]]) -> Probabilities:
     """Shares are counts over a total of their context. leave: tokens, and different ones, seen after each context ->
     that total, and the weight that is left."""
-    shares, weights = [], []
+    shares: list[Floats] = []
+    weights: list[Floats] = []
     for n in range(2, counts.order + 1):
         prefixes, of_order, n_contexts = _prefixes(counts, n), counts.of_order(n), _n_contexts(counts, n)
         n_after = np.bincount(prefixes, of_order, n_contexts).astype(np.int64)
