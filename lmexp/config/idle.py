@@ -23,6 +23,8 @@ IDLE = re.compile(
     r"|evaluation\.\w+\.every_n_steps"
 )
 """Keys that counting doesn't read."""
+LEFT_OUT = ("optimizer=null", "scheduler=null", "callbacks=null")
+"""What leave_out_idle does to whole groups, as a user would type it."""
 
 
 def leave_out_idle(node: DictConfig) -> None:

@@ -50,7 +50,10 @@ def test_witten_bell_on_characters_of_tinyshakespeare(
 
 
 def test_bigrams_of_names(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known from makemore: 2.4540 nats for bigrams counted on all names, on the same names."""
+    """Known from makemore: 2.4540 nats for bigrams counted on all names, on the same names.
+
+    The file is one document, its line ends the marks between names; so there are few clusters to resample.
+    """
     path = run(
         tmp_path,
         monkeypatch,
@@ -59,16 +62,14 @@ def test_bigrams_of_names(shared_data: Path, tmp_path: Path, monkeypatch: pytest
         "model.smoothing=mle",
         "data=text_files",
         f"data.path={shared_data / 'names' / 'names.txt'}",
-        "data.document=line",
         "data.validation_fraction=0",
         "data.test_fraction=0",
-        "data.windows=packed",
-        "data.sequence_length=1024",
+        "data.sequence_length=8192",
         "tokenizer=char",
         "evaluation=[perplexity]",
         "evaluation.perplexity.split=train",
     )
-    assert figures(path)[1]["perplexity/loss"] == pytest.approx(2.4540, abs=1e-4)
+    assert figures(path)[1]["perplexity/loss"] == pytest.approx(2.4540, abs=5e-4)
 
 
 @pytest.mark.slow
