@@ -30,7 +30,8 @@ from lmexp.evaluation.runner import Evaluation
 from lmexp.models.base import as_language_model
 from lmexp.paths import CONF_DIR
 from lmexp.tokenizers.config import ByteTokenizerConfig, SavedTokenizerConfig
-from lmexp.training import trainer
+from lmexp.training import checkpoints, trainer
+from lmexp.training.counting import count
 
 ROOT = Path(__file__).parents[1]
 YAMLS = sorted(path.relative_to(CONF_DIR).with_suffix("").as_posix() for path in CONF_DIR.rglob("*.yaml"))
@@ -143,11 +144,20 @@ def composed(name: str, lab: str) -> Any:
 
 
 def check_model(model: Any) -> None:
-    with torch.device("meta"):  # shapes without numbers, so that size costs nothing
+    # on meta, shapes without numbers, so that size costs nothing; what is counted is small until it has counted
+    with torch.device("cpu" if model.counted else "meta"):
         language_model = as_language_model(model.build(vocab_size=50, sequence_length=16))
         logits = language_model(torch.zeros(2, 16, dtype=torch.int64))
     assert language_model.max_sequence_length >= 16
     assert logits.shape == (2, 16, 50)
+
+
+def check_counted(config: TrainConfig, cache: TokenCache, folder: Path) -> None:
+    (folder / "checkpoints").mkdir()
+    tracker = config.logger.build(folder, run_id="0a1b2c3d", name="tiny", run_config={"seed": 1})
+    count(config, folder, cache, tracker, rank=0, say=lambda line: None)
+    tracker.close(0)
+    assert checkpoints.latest(folder / "checkpoints") is not None
 
 
 def check_tokenizer(config: Any, folder: Path) -> None:
@@ -252,6 +262,10 @@ def test_every_experiment_builds(name: str, lab: str, corpus: Path, tmp_path: Pa
     cache: TokenCache | None = None
     if isinstance(config.data, CorpusConfig):
         cache = prepare(config.data, config.tokenizer, cache_root=tmp_path / "cache")
+    if config.is_counted:
+        assert cache is not None
+        check_counted(config, cache, tmp_path)
+        return
     parts = trainer.build(config, cache)
     assert isinstance(parts.module, LightningModule)
     assert isinstance(parts.datamodule, LightningDataModule)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lmexp.cli.arguments import Parser
 from lmexp.cli.main import LmexpUsageError
 from lmexp.config import compose as composing
+from lmexp.config.idle import LEFT_OUT
 from lmexp.config.origin import require_plugins_of_origin, split_origin
 from lmexp.config.overrides import literal_override
 from lmexp.config.schema import SAME_CONFIG
@@ -87,10 +88,12 @@ def _show(command: str, options: Options) -> None:
     """Hydra's own --cfg and --info, once our checks have passed."""
     from hydra.types import RunMode
 
-    composing.compose(options.overrides, command=command, config_dirs=options.config_dirs)
+    composed = composing.compose(options.overrides, command=command, config_dirs=options.config_dirs)
     origin, typed = split_origin(options.overrides) if command == "train" else (None, options.overrides)
     with composing.composer(command, options.config_dirs, origin) as composer:
         overrides = [*map(literal_override, typed), *composer.search_path]
+        if command == "train" and composed.config.is_counted:
+            overrides += map(literal_override, LEFT_OUT)
         if options.cfg:
             composer.hydra.show_cfg(composer.primary, overrides, options.cfg, options.package, options.resolve)
         elif options.info:

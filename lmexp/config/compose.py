@@ -25,6 +25,7 @@ from yaml import YAMLError
 
 from lmexp import plugins
 from lmexp.config.environment import check_secrets
+from lmexp.config.idle import leave_out_idle, refuse_idle
 from lmexp.config.lines import line_of
 from lmexp.config.origin import FROM, OPTION, Origin, split_origin
 from lmexp.config.overrides import NULLABLE, literal_override, refuse_hydra_settings
@@ -194,6 +195,8 @@ def compose(
                 if option.startswith("[") and group not in DICT_GROUPS and group in composing.groups():
                     raise ConfigError(f"{text}: {group} takes one option, got a list")  # Hydra takes the last one
             composing.name_run(node, choices)
+            if command == "train":
+                leave_out_idle(node)
             config = to_typed(node)
         except COMPOSE_ERRORS as error:
             from lmexp.config.diagnose import diagnose
@@ -202,6 +205,8 @@ def compose(
             for text, literal in zip(typed, read, strict=True):
                 message = message.replace(f"{literal}:", f"{text}:")
             raise ConfigError(message) from error
+    if command == "train":
+        refuse_idle(node, typed)
     began = [f"{FROM}{origin.path}"] if origin is not None else []
     return Composed(
         config=config,

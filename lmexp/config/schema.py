@@ -62,7 +62,12 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "saved": tokenizers.SavedTokenizerConfig,
         "hf": tokenizers.HFTokenizerConfig,
     },
-    "model": {"gpt": models.GPTConfig, "hf": models.HFConfig, "custom": models.CustomModelConfig},
+    "model": {
+        "gpt": models.GPTConfig,
+        "ngram": models.NGramConfig,
+        "hf": models.HFConfig,
+        "custom": models.CustomModelConfig,
+    },
     "task": {"language_modeling": tasks.LanguageModelingConfig, "custom": tasks.CustomTaskConfig},
     "optimizer": {
         "adam": optim.AdamConfig,
@@ -192,6 +197,11 @@ class TrainConfig:
                     f"keep; set trainer.ema_decay=0.999, or evaluation.{name}.weights=raw"
                 )
         if isinstance(self.task, tasks.CustomTaskConfig):
+            if self.is_counted:
+                raise ConfigError(
+                    f"model={self._model_kind} is counted, not trained by steps, and task=custom trains by steps; "
+                    f"use task=language_modeling, or another model"
+                )
             if isinstance(self.data, data.CorpusConfig) and self.tokenizer is None:
                 raise ConfigError(
                     f"data={self.data.kind} is text and needs a tokenizer, which task=custom leaves out; choose one, "
@@ -199,6 +209,9 @@ class TrainConfig:
                 )
             return
         self._check_language_modeling()
+        if self.is_counted:
+            self._check_counted()
+            return
         self._check_batch_size()
         self._check_monitors()
         if self.trainer.precision == "16-mixed" and getattr(self.optimizer, "fused", False):
@@ -207,8 +220,24 @@ class TrainConfig:
                 "clipped; set optimizer.fused=false, or use trainer.precision=bf16-mixed"
             )
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether the model is counted, so that there are no steps, and no optimizer and scheduler."""
+        return self.model is not None and self.model.counted
+
+    def _check_counted(self) -> None:
+        if isinstance(self.data, data.MixtureConfig) and self.data.weights:
+            raise ConfigError(
+                f"data.weights gives shares of the training sequences, and model={self._model_kind} counts each token "
+                f"once; take data.weights away, or count one of the sources"
+            )
+
+    @property
+    def _model_kind(self) -> str:
+        return "null" if self.model is None else self.model.kind
+
     def _check_language_modeling(self) -> None:
-        for group in ("tokenizer", "model", "optimizer", "scheduler"):
+        for group in ("tokenizer", "model") if self.is_counted else ("tokenizer", "model", "optimizer", "scheduler"):
             if getattr(self, group) is None:
                 raise ConfigError(
                     f"task={self.task.kind} needs a {group}, got {group}=null; choose one, e.g. {_EXAMPLES[group]}"

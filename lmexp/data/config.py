@@ -156,10 +156,18 @@ class TextFilesConfig(FilesConfig):
     """Which files of a folder belong to the corpus, at any depth; hidden ones never do."""
     document: str = "file"
     """file: each file is a document. line: each line is one; blank lines are skipped."""
+    keep_blank_lines: bool = False
+    """With document=line: a blank line is a document too, without text, whose end is predicted. Figures that were
+    published of WikiText count these."""
 
     def __post_init__(self) -> None:
         FilesConfig.__post_init__(self)
         one_of("data.document", self.document, DOCUMENTS)
+        if self.keep_blank_lines and self.document != "line":
+            raise ConfigError(
+                f"data.keep_blank_lines=true needs lines as documents, got data.document={self.document}; "
+                f"set data.document=line, or take data.keep_blank_lines away"
+            )
 
     def source(self) -> Source:
         from lmexp.data.sources.text_files import TextFilesSource

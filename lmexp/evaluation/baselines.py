@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
+import torch
 
 from lmexp.errors import DataError
 from lmexp.evaluation.choice_baselines import choice_baselines
@@ -21,17 +22,19 @@ from lmexp.evaluation.collect import finished, publish
 from lmexp.evaluation.config import BaselinesConfig
 from lmexp.evaluation.context import EvaluationContext, split_note
 from lmexp.evaluation.figures import row_of
-from lmexp.evaluation.ngrams import Bigram, Unigram, fit_bigram
 from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import NUMBER, Figure, Header, Key, Samples, add_columns
 from lmexp.evaluation.targets import Targets
 from lmexp.evaluation.token_samples import TokenSamples, token_scores
+from lmexp.models.config import NGramConfig
+from lmexp.models.ngram import NGram
 
 UNIT = "bits per byte"
 WHAT = {
     "unigram": "add-one unigram model",
     "bigram": "bigram model interpolated with the add-one unigram (Witten-Bell)",
 }
+MODELS = {"unigram": NGramConfig(order=1, smoothing="add_k"), "bigram": NGramConfig(order=2, smoothing="witten_bell")}
 _TARGETS_AT_ONCE = 1 << 20
 
 
@@ -83,10 +86,12 @@ class Baselines:
         if context.rank == 0:  # the others wait: one copy of the counts is enough
             assert context.cache is not None
             context.progress(f"{header.name}: counting", 0, 1)
-            bigram = fit_bigram(context.cache.splits["train"].tokens, context.cache.tokenizer.vocab_size)
+            tokens, tokenizer = context.cache.splits["train"].tokens, context.cache.tokenizer
+            models = {which: NGram(one, vocab_size=tokenizer.vocab_size) for which, one in MODELS.items()}
+            for one in models.values():
+                one.fit(tokens, eos_id=tokenizer.eos_id)
             context.progress(f"{header.name}: scoring", 0, 1)
-            decode = context.cache.tokenizer.decode
-            models: dict[str, Unigram | Bigram] = {"unigram": bigram.unigram, "bigram": bigram}
+            decode = tokenizer.decode
             segments = {which: _segments(one, targets) for which, one in models.items()}
             samples = TokenSamples(segments["bigram"], targets.split, decode, targets.cluster)
             scores = {which: token_scores(found) for which, found in segments.items()}
@@ -126,16 +131,16 @@ def _as_shown(model: Samples | None) -> dict[str, Any]:
     }
 
 
-def _segments(model: Unigram | Bigram, targets: Targets) -> pa.Table:
+def _segments(model: NGram, targets: Targets) -> pa.Table:
     """All segments under one of the two models."""
 
     tables = []
     for numbers in targets.numbers(max(1, _TARGETS_AT_ONCE // targets.showing.sequence_length)):
         start = time.perf_counter()
         batch = targets.batch(numbers)
-        tokens = np.where(batch.scored, batch.targets, 0)  # IGNORE is no token
-        p = model.probability(batch.tokens, tokens) if isinstance(model, Bigram) else model.probability(tokens)
-        found = batch.sum(-np.log(p), np.zeros(p.shape, np.bool_))  # their first choices are of no interest
+        wanted = np.where(batch.scored, batch.targets, 0)  # IGNORE is no token
+        logprob = model.target_log_probabilities(torch.from_numpy(batch.tokens), torch.from_numpy(wanted)).numpy()
+        found = batch.sum(-logprob, np.zeros(logprob.shape, np.bool_))  # their first choices are of no interest
         tables.append(found.table(time.perf_counter() - start))
     return pa.concat_tables(tables).sort_by("place")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmexp import plugins
-from lmexp.checks import at_least, not_empty
+from lmexp.checks import at_least, not_empty, one_of
 from lmexp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ CHOICES = {
     "activation": ("gelu", "gelu_tanh", "relu2", "swiglu"),
 }
 """Field of GPTConfig -> what it may be."""
+SMOOTHINGS = ("kneser_ney", "witten_bell", "add_k", "mle")
+MOST_ORDER = 32
 
 
 @dataclass(kw_only=True, slots=True)
@@ -26,6 +28,8 @@ class ModelConfig:
     """What maps token ids to logits."""
 
     kind: str = "???"
+    counted: ClassVar[bool] = False
+    """Whether it is fitted by counting the training tokens once, without optimizer and steps."""
     init_from: str | None = None
     """A run, or a folder that holds model.safetensors: training starts from these weights; null draws them anew. Kind
     gpt also starts from a folder of Hugging Face's that holds a GPT-2, Llama or Qwen3."""
@@ -255,6 +259,45 @@ class HFConfig(ModelConfig):
         from lmexp.models.hf import make_model
 
         return make_model(self, vocab_size=vocab_size, sequence_length=sequence_length)
+
+
+@dataclass(kw_only=True, slots=True)
+class NGramConfig(ModelConfig):
+    """An n-gram model, counted in one pass over the training tokens."""
+
+    kind: str = "ngram"
+    counted: ClassVar[bool] = True
+    order: int = 5
+    """Tokens of the longest n-grams: each token is predicted from order - 1 before it."""
+    smoothing: str = "kneser_ney"
+    """kneser_ney (interpolated, modified), witten_bell (interpolated), add_k, or mle, which gives what was never seen
+    no probability, so that most perplexities are infinite."""
+    k: float = 1.0
+    """Added to each count; read with smoothing=add_k."""
+    across_documents: bool = False
+    """Whether tokens before an <eos> are looked back at: where documents follow on each other."""
+
+    def __post_init__(self) -> None:
+        at_least("model.order", self.order, 1)
+        if self.order > MOST_ORDER:
+            raise ConfigError(f"model.order is {self.order}; expected at most {MOST_ORDER}, e.g. model.order=5")
+        one_of("model.smoothing", self.smoothing, SMOOTHINGS)
+        if not 0 < self.k < float("inf"):
+            raise ConfigError(f"model.k is {self.k}; expected a positive number, e.g. model.k=1")
+        if self.init_from is not None:
+            raise ConfigError(
+                "model.init_from gives weights to go on training from, and model=ngram is counted at once; take it away"
+            )
+
+    @property
+    def interpolated(self) -> bool:
+        """Whether shorter contexts are asked too."""
+        return self.smoothing in ("kneser_ney", "witten_bell")
+
+    def build(self, *, vocab_size: int, sequence_length: int) -> nn.Module:
+        from lmexp.models.ngram import NGram
+
+        return NGram(self, vocab_size=vocab_size, sequence_length=sequence_length)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -81,21 +81,7 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
     exit_code = 1
     try:
         if phase == "training":
-            from lmexp.runs.items import read_items
-            from lmexp.training.trainer import fit
-
-            fit(
-                record.config,
-                run_dir,
-                cache,
-                tracker,
-                rank=ranks.rank,
-                say=say,
-                stop=stop,
-                data_fingerprints=record.data_fingerprints,
-                started_from=record.initial_weights,
-                items=read_items(run_dir, record),
-            )
+            _fit(record, run_dir, cache, tracker, ranks, stop, say)
             ranks.barrier()
             _leave_if_asked(stop)
             _write_state(run_dir, ranks, "running", phase="evaluating")
@@ -119,6 +105,40 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
         folder.write_state(run_dir, "done", phase="evaluating")
         finish(run_dir, record)
     ranks.barrier()
+
+
+def _fit(
+    record: RunRecord,
+    run_dir: Path,
+    cache: TokenCache | None,
+    tracker: Tracker | None,
+    ranks: Ranks,
+    stop: StopRequest,
+    say: Callable[[str], None],
+) -> None:
+    """Train, or count, from where the run was left."""
+    fingerprints = record.data_fingerprints
+    if record.config.is_counted:
+        from lmexp.training.counting import count
+
+        assert cache is not None
+        count(record.config, run_dir, cache, tracker, rank=ranks.rank, say=say, data_fingerprints=fingerprints)
+        return
+    from lmexp.runs.items import read_items
+    from lmexp.training.trainer import fit
+
+    fit(
+        record.config,
+        run_dir,
+        cache,
+        tracker,
+        rank=ranks.rank,
+        say=say,
+        stop=stop,
+        data_fingerprints=fingerprints,
+        started_from=record.initial_weights,
+        items=read_items(run_dir, record),
+    )
 
 
 def finish(run_dir: Path, record: RunRecord) -> None:

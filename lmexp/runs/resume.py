@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def refuse_done(run_dir: Path, config: TrainConfig, overrides: list[str]) -> None:
     """Raise RunError where the run is done and no further horizon is given."""
     if folder.read_state(run_dir).state == "done" and not sets_horizon(overrides):
+        further = f", or go on to a further horizon: lmexp resume {_further(run_dir, config.trainer)}"
         raise RunError(
-            f"{run_dir}: the run is done; look at {run_dir}/report.html, or go on to a further horizon: "
-            f"lmexp resume {_further(run_dir, config.trainer)}"
+            f"{run_dir}: the run is done; look at {run_dir}/report.html{'' if config.is_counted else further}"
         )
 
 

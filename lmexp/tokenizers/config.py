@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmexp.checks import at_least, not_empty
+from lmexp.checks import at_least, not_empty, one_of
 from lmexp.errors import ConfigError
 from lmexp.redaction import secret_fields
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lmexp.tokenizers.base import Tokenizer
 
 N_BYTES_AND_EOS = 257
+WORD_SPLITS = ("punctuation", "whitespace")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -67,18 +68,22 @@ class WordTokenizerConfig(TokenizerConfig):
     """Words and punctuation marks are tokens; white space between them is dropped."""
 
     kind: str = "word"
+    split: str = "punctuation"
+    """punctuation: its marks are tokens of their own. whitespace: for text that is split into tokens already, which
+    may say <unk> itself, as WikiText does."""
     min_frequency: int = 2
     """A word that occurs less often in the training text is <unk>."""
     lowercase: bool = False
     """Whether The and the are the same word."""
 
     def __post_init__(self) -> None:
+        one_of("tokenizer.split", self.split, WORD_SPLITS)
         _check_min_frequency(self.min_frequency)
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         from lmexp.tokenizers.word import WordTokenizer
 
-        return WordTokenizer.train(texts, min_frequency=self.min_frequency, lowercase=self.lowercase)
+        return WordTokenizer.train(texts, min_frequency=self.min_frequency, lowercase=self.lowercase, split=self.split)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -12,7 +12,8 @@ from lmexp.config.overrides import RAW_TEXT_KEYS
 from lmexp.config.schema import DICT_GROUPS, SCHEMAS
 from lmexp.data.config import DOCUMENTS, SPLITS, SYNTHETIC, WINDOWS
 from lmexp.evaluation.config import SPLITS as SCORED
-from lmexp.models.config import CHOICES
+from lmexp.models.config import CHOICES, MOST_ORDER, SMOOTHINGS
+from lmexp.tokenizers.config import WORD_SPLITS
 from lmexp.tracking.config import SYNC
 from lmexp.training.config import ACCELERATORS, KEEP, MODES, PRECISIONS, STRATEGIES
 
@@ -50,6 +51,7 @@ CHOSEN: list[tuple[str, ...]] = [
     ("scheduler=constant",),
     ("logger=files",),
     ("callbacks=[early_stopping]",),
+    ("model=ngram",),
     ("model=custom", "model.target=a:B"),
     ("task=custom", "task.target=a:B", "tokenizer=byte"),
     ("data=custom", "data.target=a:B", "task=custom", "task.target=a:B"),
@@ -65,7 +67,9 @@ ONE_OF: dict[str, tuple[str, ...]] = {
     "data.split": SPLITS,
     "data.document": DOCUMENTS,
     "data.rule": SYNTHETIC,
+    "tokenizer.split": WORD_SPLITS,
     **{f"model.{name}": allowed for name, allowed in CHOICES.items()},
+    "model.smoothing": SMOOTHINGS,
     "trainer.accelerator": ACCELERATORS,
     "trainer.precision": tuple(PRECISIONS),
     "trainer.strategy": STRATEGIES,
@@ -91,6 +95,7 @@ MOST: dict[str, float] = {
     "data.validation_fraction": 0.999,
     "data.test_fraction": 0.999,
     "model.dropout": 0.999,
+    "model.order": MOST_ORDER,
     "optimizer.beta1": 0.999,
     "optimizer.beta2": 0.999,
     "scheduler.min_lr_ratio": 1,
@@ -101,7 +106,7 @@ MOST: dict[str, float] = {
 
 POSITIVE = (
     *("optimizer.lr", "optimizer.eps", "trainer.gradient_clip_val"),
-    *("model.rotary_base", "model.init_std", "model.norm_eps"),
+    *("model.rotary_base", "model.init_std", "model.norm_eps", "model.k"),
 )
 """Numbers that can't be 0."""
 
@@ -296,6 +301,14 @@ def _combinations() -> Iterator[Mutation]:
         ("task=custom", "task.target=a:B", "model.n_layer=2"): ("model.n_layer", "choose model=... first"),
         ("logger.tags=['']",): ("logger.tags", "W&B takes 1 to 64"),
         (f"logger.tags=[{'a' * 65}]",): ("logger.tags", "W&B takes 1 to 64"),
+        ("data.keep_blank_lines=true",): ("data.keep_blank_lines|data", "it has|set data.document=line"),
+        ("data=text_files", "data.keep_blank_lines=true"): ("data.keep_blank_lines", "set data.document=line"),
+        ("model=ngram", "optimizer.lr=1"): ("optimizer.lr", "take it away"),
+        ("model=ngram", "optimizer=adamw"): ("optimizer", "take it away"),
+        ("model=ngram", "trainer.max_steps=9"): ("trainer.max_steps", "take it away"),
+        ("model=ngram", "callbacks=[early_stopping]"): ("callbacks", "take it away"),
+        ("model=ngram", "model.init_from=x"): ("model.init_from", "take it away"),
+        ("model=ngram", "task=custom", "task.target=a:B"): ("task=custom|task", "use task=language_modeling"),
         ("run.name=a/b",): ("run.name", "expected letters"),
         ("run.name=..",): ("run.name", "expected letters"),
         ("run.folder=../x",): ("run.folder", "expected letters"),

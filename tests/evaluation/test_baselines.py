@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from lmexp.evaluation import baselines as module
 from lmexp.evaluation.config import BaselinesConfig, PerplexityConfig
 from lmexp.evaluation.context import EvaluationContext
-from lmexp.evaluation.ngrams import count_pairs, fit_bigram, fit_unigram
 from lmexp.evaluation.row import Row
 from lmexp.evaluation.runner import run_evaluations
 from tests.evaluation.tiny import EOS, VOCAB, TinyModel, evaluate, make_cache, random_documents, stream_of
@@ -41,57 +40,6 @@ class DictionaryBigram:
         return (after[token] + kinds * self.unigram(token)) / (total + kinds)
 
 
-def test_bigram_equals_the_dictionary_reference_for_every_pair() -> None:
-    tokens = np.random.default_rng(0).integers(0, 12, 60, dtype=np.uint16)
-    tokens = tokens[tokens != 5]  # a token that never occurs
-    reference = DictionaryBigram(tokens.tolist(), 13)
-    bigram = fit_bigram(tokens, 13)
-    previous, token = (grid.ravel() for grid in np.meshgrid(np.arange(13), np.arange(13), indexing="ij"))
-    expected = [reference.bigram(int(p), int(t)) for p, t in zip(previous, token, strict=True)]
-    np.testing.assert_allclose(bigram.probability(previous, token), expected, rtol=1e-14)
-
-
-def test_probabilities_sum_to_one_after_every_token() -> None:
-    tokens = np.random.default_rng(1).integers(0, 20, 200, dtype=np.uint8)
-    bigram = fit_bigram(tokens, 25)
-    previous, token = np.meshgrid(np.arange(25), np.arange(25), indexing="ij")
-    np.testing.assert_allclose(bigram.probability(previous, token).sum(axis=1), 1, rtol=1e-14)
-    assert fit_unigram(tokens, 25).probabilities.sum() == pytest.approx(1, rel=1e-14)
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 7, 64, 1000])
-@pytest.mark.parametrize("vocab_size", [8, 60_000])
-def test_counting_in_chunks_equals_counting_at_once(chunk: int, vocab_size: int) -> None:
-    tokens = np.random.default_rng(2).integers(0, 8, 500, dtype=np.uint16)
-    codes, counts = count_pairs(tokens, vocab_size, chunk=chunk)
-    expected = Counter(zip(tokens[:-1].tolist(), tokens[1:].tolist(), strict=True))
-    found = {(int(code) // vocab_size, int(code) % vocab_size): int(n) for code, n in zip(codes, counts, strict=True)}
-    assert found == dict(expected)
-    assert (np.diff(codes) > 0).all()
-    np.testing.assert_array_equal(
-        fit_unigram(tokens, vocab_size, chunk=chunk).probabilities, fit_unigram(tokens, vocab_size).probabilities
-    )
-
-
-def test_counts_give_the_maximum_likelihood_figures_of_nltks_test() -> None:
-    """Bigrams of [[a,b,c,d],[e,g,a,d,b,e]], e and g being unknown. nltk's other figures are of models that lmexp has
-    not (add-one and add-0.1 bigrams), or count <s> as a token to predict (the unigram)."""
-    a, b, c, d, unknown, end = range(6)  # <eos> stands for <s> and </s>
-    counted = fit_bigram(np.array([end, a, b, c, d, end, unknown, unknown, a, d, b, unknown, end]), 6)
-    seen = dict(zip(counted.codes.tolist(), counted.counts.tolist(), strict=True))
-
-    def bits(previous: int, token: int) -> float:
-        n = seen.get(previous * 6 + token, 0)
-        return -math.log2(n / counted.n_after[previous]) if n else math.inf
-
-    text = [end, a, b, unknown, a, d, end]
-    entropy = sum(bits(previous, token) for previous, token in pairwise(text)) / 6
-    assert entropy == pytest.approx(1.0975, abs=1e-4)
-    assert 2**entropy == pytest.approx(2.1398, abs=1e-4)
-    assert bits(d, a) == math.inf  # unseen
-    assert counted.probability(np.array([d]), np.array([a])) > 0  # lmexp's own is interpolated
-
-
 def test_rows_equal_the_reference_on_the_targets_of_perplexity(tmp_path: Path) -> None:
     train, test = random_documents(50, 1), random_documents(30, 2)  # as in evaluate()
     rows = {row.name: row for row in evaluate(tmp_path)}
@@ -112,11 +60,12 @@ def test_rows_equal_the_reference_on_the_targets_of_perplexity(tmp_path: Path) -
 
 def test_lift_of_a_model_that_equals_the_baseline_is_zero_with_no_width(tmp_path: Path) -> None:
     train = random_documents(50, 1)
-    unigram = fit_unigram(np.array([t for document in train for t in document]), VOCAB)
+    counts = np.bincount([t for document in train for t in document], minlength=VOCAB) + 1
+    probabilities = counts / counts.sum()
 
     class AsUnigram(nn.Module):
         def forward(self, tokens: Tensor) -> Tensor:
-            return torch.from_numpy(np.log(unigram.probabilities)).expand(*tokens.shape, -1)
+            return torch.from_numpy(np.log(probabilities)).expand(*tokens.shape, -1)
 
     rows = {row.name: row for row in evaluate(tmp_path, model=AsUnigram())}
     lift = rows["baselines/lift_over_unigram"]
@@ -166,13 +115,3 @@ def test_text_without_bytes_is_said_to_be_unmeasured(tmp_path: Path) -> None:
     ]
     assert len(rows) == 5
     assert all(row.status == "not measured: the scored tokens cover no bytes" for row in rows)
-
-
-def test_characters_of_tinyshakespeare_reach_the_published_bigram_loss(shared_data: Path) -> None:
-    """2.486 nats for a character bigram on nanoGPT's 90/10 split."""
-    text = (shared_data / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
-    _, tokens = np.unique(np.array(list(text)), return_inverse=True)
-    cut = int(0.9 * len(tokens))
-    bigram = fit_bigram(tokens[:cut], 65)
-    nats = -np.log(bigram.probability(tokens[cut:-1], tokens[cut + 1 :]))
-    assert nats.mean() == pytest.approx(2.486, abs=0.002)

@@ -70,6 +70,7 @@ def make_cache(
         opened[name] = TokenSplit(folder, name, "uint16", facts, table)
     tokenizer = SimpleNamespace(
         vocab_size=len(token_bytes),
+        eos_id=EOS,
         decode=lambda ids: "".join(f"<{token}>" for token in ids),
         digest=lambda: "0" * 64,
     )

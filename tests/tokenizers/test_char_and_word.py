@@ -1,6 +1,7 @@
 import pytest
 
 from lmexp.errors import DataError
+from lmexp.tokenizers import base
 from lmexp.tokenizers.char import CharTokenizer
 from lmexp.tokenizers.word import WordTokenizer
 
@@ -41,6 +42,21 @@ def test_white_space_alone_is_one_unknown_word() -> None:
 def test_decoded_words_read_well() -> None:
     tokenizer = WordTokenizer.train([SENTENCE], min_frequency=1, lowercase=False)
     assert tokenizer.decode(tokenizer.encode(SENTENCE)) == 'He said: " don’t (ever) go, please! "'  # noqa: RUF001
+
+
+def test_text_that_is_split_already_keeps_its_tokens_and_its_unknown_words() -> None:
+    tokenizer = WordTokenizer.train([" a <unk> @-@ <unk> don't"], min_frequency=1, lowercase=False, split="whitespace")
+    assert tokenizer.words == ["@-@", "a", "don't"]
+    ids, n_bytes = tokenizer.encode_with_bytes(" a <unk> @-@  new")
+    assert (ids.tolist(), n_bytes.tolist()) == ([3, 1, 2, 1], [2, 6, 4, 5])
+    again = base.from_dict(tokenizer.to_dict())
+    assert again.encode(again.decode([3, 1, 2, 4])) == [3, 1, 2, 4]
+
+
+def test_a_saved_tokenizer_of_unknown_splitting_is_refused() -> None:
+    state = WordTokenizer(["a"], split="whitespace").to_dict() | {"split": "magic"}
+    with pytest.raises(DataError, match="damaged word tokenizer"):
+        base.from_dict(state)
 
 
 def test_lower_case_merges_words_even_where_it_changes_their_length() -> None:

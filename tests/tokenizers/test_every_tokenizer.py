@@ -30,6 +30,7 @@ CONFIGS = {
     "char": CharTokenizerConfig(),
     "word": WordTokenizerConfig(),
     "word, lower case": WordTokenizerConfig(min_frequency=1, lowercase=True),
+    "word, white space": WordTokenizerConfig(min_frequency=1, split="whitespace"),
     "bpe": BPETokenizerConfig(vocab_size=300),
 }
 TOKENIZERS = {name: config.train(TEXTS) for name, config in CONFIGS.items()}

@@ -31,6 +31,8 @@ class TextFilesSource(FileSource):
         for line in Lines(path, self.config.max_document_bytes, start, stop):
             if isinstance(line, Bad) or (line and not line.isspace()):
                 yield line
+            elif self.config.keep_blank_lines:
+                yield ""
 
 
 def whole_file(path: str, limit: int) -> str | Bad:

@@ -6,6 +6,7 @@ import zstandard
 
 from lmexp.data.config import TextFilesConfig
 from lmexp.data.sources.base import Bad
+from lmexp.errors import ConfigError
 
 
 def test_a_file_is_a_document_to_the_byte(tmp_path: Path, read) -> None:
@@ -16,6 +17,14 @@ def test_a_file_is_a_document_to_the_byte(tmp_path: Path, read) -> None:
 def test_lines_are_documents_and_blank_ones_are_left_out(tmp_path: Path, read) -> None:
     (tmp_path / "a.txt").write_bytes(b"one\n\n  \n two\r\nlast")
     assert read(TextFilesConfig(path=str(tmp_path / "a.txt"), document="line")) == (["one", " two", "last"], [])
+
+
+def test_blank_lines_are_documents_without_text_where_they_are_to_be_kept(tmp_path: Path, read) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\n\n  \n two\r\nlast")
+    config = TextFilesConfig(path=str(tmp_path / "a.txt"), document="line", keep_blank_lines=True)
+    assert read(config) == (["one", "", "", " two", "last"], [])
+    with pytest.raises(ConfigError, match=r"set data\.document=line"):
+        TextFilesConfig(path="a.txt", keep_blank_lines=True)
 
 
 @pytest.mark.parametrize("document", ["file", "line"])
