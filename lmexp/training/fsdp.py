@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from torch.optim import Optimizer
 
+from lmexp.tasks.base import Task
 from lmexp.training.sharding import gathered, gathered_state, part_of, sharded_state
 
 
@@ -67,16 +68,22 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 class Lockstep(pl.Callback):
-    """Lets every process compute the model equally often in validation, since each time all put its parts together.
+    """Lets every process compute the model equally often in validation, since each time all put their parts together.
 
     Without it, those that have a batch more than others would wait for them forever.
     """
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def __init__(self) -> None:
+        self._missing = 0
+        """Batches that this process has less than others."""
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         own = int(sum(trainer.num_val_batches))
         most = torch.tensor(own, device=trainer.strategy.root_device)
         torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
-        model = pl_module.model
-        assert isinstance(model, torch.nn.Module)
-        for _ in range(int(most) - own):
-            model(torch.zeros((1, 1), dtype=torch.int64, device=pl_module.device))
+        self._missing = int(most) - own
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Task)
+        for _ in range(self._missing):
+            pl_module.model(torch.zeros((1, 1), dtype=torch.int64, device=pl_module.device))
