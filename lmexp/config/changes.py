@@ -14,7 +14,7 @@ from lmexp.errors import ConfigError
 
 HORIZON = ("trainer.max_steps", "trainer.max_tokens", "trainer.max_epochs")
 """Keys that say how far a run goes."""
-KEYS = (*HORIZON, "trainer.devices", "trainer.num_nodes")
+KEYS = (*HORIZON, "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 GROUPS = ("launcher", "logger")
 ACCEPTED = f"resume accepts {', '.join(KEYS)}, and whatever is of {' and '.join(GROUPS)}"
 

@@ -207,6 +207,11 @@ class TrainConfig:
                     f"data={self.data.kind} is text and needs a tokenizer, which task=custom leaves out; choose one, "
                     f"e.g. tokenizer=byte, or use a data module of your own, data=custom data.target=..."
                 )
+            if self.trainer.is_sharded():
+                raise ConfigError(
+                    "trainer.strategy=fsdp shards the model of a task of lmexp's own, which task=custom isn't; use "
+                    "trainer.strategy=ddp"
+                )
             return
         self._check_language_modeling()
         if self.is_counted:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from lmexp.optim.config import OptimizerConfig
 from lmexp.optim.schedulers.config import CustomSchedulerConfig, SchedulerConfig
+from lmexp.training.sharding import shard, whole
 
 if TYPE_CHECKING:
     from lmexp.data.batch import Batch
@@ -59,7 +60,8 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nats, _ = self.nats(batch)
         self.step_nats += nats.detach()
-        # Lightning divides by the micro-batches and DDP by the processes: give both back, divide once by all targets.
+        # Lightning divides by the micro-batches, DDP and FSDP by the processes: give both back, divide once by all
+        # targets.
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         return nats * (parts / batch.n_step_targets)
 
@@ -77,6 +79,10 @@ class Task(pl.LightningModule):
         full = [group for group in groups if group.get("initial_lr") == self.optimizer_config.lr]
         return float((full or groups)[0]["lr"])
 
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:  # trainer.strategy=fsdp
+            shard(self.model, self.device_mesh["data_parallel"])
+
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_config.build(self.model.named_parameters())
         if isinstance(self.scheduler_config, CustomSchedulerConfig):
@@ -93,7 +99,10 @@ class Task(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         limit = float("inf") if self.gradient_clip_val is None else self.gradient_clip_val
-        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        parameters = list(self.model.parameters())
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self.grad_norm = whole(nn.utils.get_total_norm(gradients))
+        nn.utils.clip_grads_with_norm_(parameters, limit, self.grad_norm)
 
     def on_train_start(self) -> None:
         self.step_nats = self.step_nats.to(self.device)

@@ -15,9 +15,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lmexp.errors import CheckpointError
 from lmexp.training import checkpoints
+from lmexp.training.sharding import gathered, part_of
 
 AVERAGE = "lmexp.ema"
 """Key of Lightning's checkpoint dict: name -> average, named as in its state_dict."""
@@ -39,7 +41,7 @@ class WeightAverage(pl.Callback):
         own = distinct(pl_module)
         if self.average:  # of the checkpoint that training goes on from
             check_fits(own, self.average, "the average in the checkpoint")
-            self.average = {name: self.average[name].to(tensor.device) for name, tensor in own.items()}
+            self.average = {name: part_of(self.average[name], tensor) for name, tensor in own.items()}
         else:
             self.average = {name: tensor.detach().to(_wide(tensor), copy=True) for name, tensor in own.items()}
         pairs = [(self.average[name], tensor) for name, tensor in own.items()]
@@ -62,7 +64,9 @@ class WeightAverage(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint[AVERAGE] = dict(self.average)
+        # A copy of each where it is sharded, as the weights are then.
+        sharded = any(isinstance(average, DTensor) for average in self.average.values())
+        checkpoint[AVERAGE] = gathered(self.average, keep=trainer.is_global_zero) if sharded else dict(self.average)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -20,7 +20,9 @@ PRECISIONS = {
     **{name: name for name in ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")},
 }
 ACCELERATORS = ("auto", "cpu", "cuda")
-STRATEGIES = ("auto", "ddp")
+STRATEGIES = ("auto", "ddp", "fsdp")
+SHARDED_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
+"""Those of Lightning's ModelParallelStrategy."""
 KEEP = ("best", "last", "all", "none")
 MODES = ("min", "max")
 
@@ -68,7 +70,8 @@ class TrainerConfig(HardwareConfig):
     max_epochs: int | None = None
     """Passes over the training data."""
     strategy: str = "auto"
-    """auto (ddp where there are several processes) or ddp."""
+    """How several processes share a run: ddp (a whole model in each), fsdp (each keeps a part of the weights, gradients
+    and optimizer state), or auto, which is ddp. With one process, nothing is shared."""
     accumulate_grad_batches: int = 1
     """Micro-batches in an optimizer step; data.batch_size stays the sequences in a whole step."""
     gradient_clip_val: float | None = 1.0
@@ -102,6 +105,24 @@ class TrainerConfig(HardwareConfig):
                 f"trainer.gradient_clip_val is {self.gradient_clip_val}; expected a positive norm or null"
             )
         one_of("trainer.strategy", self.strategy, STRATEGIES)
+        if self.is_sharded():
+            self._check_sharded()
+
+    def is_sharded(self) -> bool:
+        """Whether several processes keep a part of the weights each."""
+        return self.strategy == "fsdp" and self.world_size() > 1
+
+    def _check_sharded(self) -> None:
+        if self.precision not in SHARDED_PRECISIONS:
+            raise ConfigError(
+                f"trainer.precision is {self.precision}, which trainer.strategy=fsdp can't do; use "
+                f"{' or '.join(SHARDED_PRECISIONS)}, or trainer.strategy=ddp"
+            )
+        if self.compile:
+            raise ConfigError(
+                "trainer.compile=true compiles a whole model, and trainer.strategy=fsdp has none; set "
+                "trainer.compile=false, or use trainer.strategy=ddp"
+            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError
@@ -28,10 +28,12 @@ from lmexp.stopping import StopRequest
 from lmexp.tasks.base import Task
 from lmexp.tracking.rows import read_rows
 from lmexp.tracking.tracker import Tracker
+from lmexp.training import checkpoints
 from lmexp.training.average import WeightAverage, in_place_of_weights
 from lmexp.training.checkpoint_io import validates_now
 from lmexp.training.devices import autocast
 from lmexp.training.seeds import random_state_kept, seed_generators, step_seed
+from lmexp.training.sharding import put_together, whole
 from lmexp.training.signals import agreed
 
 if TYPE_CHECKING:
@@ -59,9 +61,14 @@ class StepEvaluations(pl.Callback):
         say: Callable[[str], None],
         pause: Callable[[float], None],
         items: FrozenItems | None = None,
+        make_model: Callable[[], nn.Module] | None = None,
     ) -> None:
-        """pause: told how many seconds were spent, which are none of training's."""
+        """pause: told how many seconds were spent, which are none of training's.
+
+        make_model: makes one of those that are trained, where they are sharded.
+        """
         self.items = items
+        self.make_model = make_model
         self.config = config
         self.run_dir = run_dir
         self.cache = cache
@@ -157,8 +164,13 @@ class StepEvaluations(pl.Callback):
     def _context(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> EvaluationContext:
         data, settings, device = self.config.data, self.config.trainer, trainer.strategy.root_device
         average = self.average.average if self.average is not None else None
+        model = module.model if isinstance(module, Task) else module
+        ema = None if average is None else partial(_averaged, module, lambda: average)
+        if self.make_model is not None:
+            model = _whole_model(self.make_model, model, device)
+            ema = None if average is None else partial(_averaged, model, partial(_whole_average, average))
         return EvaluationContext(
-            model=module.model if isinstance(module, Task) else module,
+            model=model,
             cache=self.cache,
             sequence_length=data.sequence_length if isinstance(data, CorpusConfig) else 0,
             windows=data.windows if isinstance(data, CorpusConfig) else "stream",
@@ -172,7 +184,7 @@ class StepEvaluations(pl.Callback):
             settings={"precision": settings.precision, "device": device.type},
             items=self.items,
             step=step,
-            ema=None if average is None else partial(_averaged, module, average),
+            ema=ema,
             asked_to_stop=lambda: self.stop.received is not None,
         )
 
@@ -195,7 +207,20 @@ class _Progress:
 
 
 @contextmanager
-def _averaged(module: pl.LightningModule, average: Mapping[str, Tensor]) -> Iterator[str]:
+def _averaged(module: nn.Module, average: Callable[[], Mapping[str, Tensor]]) -> Iterator[str]:
     """The average in the module for a while. Nobody computes a digest of weights in memory: no table is taken over."""
-    with in_place_of_weights(module, average):
+    with in_place_of_weights(module, average()):
         yield ""
+
+
+def _whole_model(make_model: Callable[[], nn.Module], sharded: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of a sharded model, which each process computes when it likes. All processes must call this."""
+    with random_state_kept(device), torch.inference_mode(False):
+        model = make_model().to(device)
+    put_together(model, sharded)
+    return model
+
+
+def _whole_average(average: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A sharded average put together, under the model's own names. All processes must call this."""
+    return {name.removeprefix(checkpoints.PREFIX): whole(tensor) for name, tensor in average.items()}

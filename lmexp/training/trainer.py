@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +171,8 @@ def fit(
     at_most = "up to " if isinstance(config.data, CorpusConfig) and config.data.windows != "stream" else ""
     per_step = f" of {at_most}{parts.tokens_per_step:,} tokens" if parts.tokens_per_step else ""
     say(f"training {n_parameters:,} parameters for {steps}{per_step} ({config.trainer.precision}){start}")
+    if config.trainer.strategy == "fsdp" and not config.trainer.is_sharded():
+        say("trainer.strategy=fsdp: one process has nobody to share with, so it keeps everything itself")
     for name, evaluation in config.evaluation.items():
         if parts.total_steps is not None and (evaluation.every_n_steps or 0) > parts.total_steps:
             say(f"evaluation.{name}.every_n_steps={evaluation.every_n_steps} lies beyond the last step")
@@ -227,10 +230,31 @@ def _callbacks(
         callbacks.append(average)
     if any(evaluation.every_n_steps is not None for evaluation in config.evaluation.values()):
         evaluations = StepEvaluations(
-            config, run_dir, cache, tracker, average, stop=stop, say=say, pause=step_log.pause, items=items
+            config,
+            run_dir,
+            cache,
+            tracker,
+            average,
+            stop=stop,
+            say=say,
+            pause=step_log.pause,
+            items=items,
+            make_model=_model_maker(config, cache),
         )
         callbacks.append(evaluations)
+    if config.trainer.is_sharded():
+        from lmexp.training.fsdp import Lockstep
+
+        callbacks.insert(0, Lockstep())
     return [*callbacks, writer]
+
+
+def _model_maker(config: TrainConfig, cache: TokenCache | None) -> Callable[[], torch.nn.Module] | None:
+    """Makes a model like the one that is sharded; None where it isn't."""
+    if not config.trainer.is_sharded():
+        return None
+    assert cache is not None
+    return partial(build_model, config, cache.tokenizer.vocab_size)
 
 
 def _trainer(
@@ -247,7 +271,8 @@ def _trainer(
     logger = TrackerLogger(tracker, run_dir)
     trainer = pl.Trainer(
         **hardware(settings, checkpoint_io),
-        strategy="ddp" if settings.world_size() > 1 or settings.strategy == "ddp" else "auto",
+        strategy=_strategy(settings),
+        inference_mode=not settings.is_sharded(),  # what FSDP puts together then couldn't be trained with
         max_steps=-1 if total_steps is None else total_steps,
         max_epochs=-1 if total_steps is not None else settings.max_epochs,
         accumulate_grad_batches=settings.accumulate_grad_batches,
@@ -266,6 +291,15 @@ def _trainer(
     )
     logger.trainer = trainer
     return trainer
+
+
+def _strategy(settings: TrainerConfig) -> Any:
+    """Lightning's strategy, or the name of one."""
+    if settings.is_sharded():
+        from lmexp.training.fsdp import ShardedStrategy
+
+        return ShardedStrategy(settings.world_size())
+    return "ddp" if settings.world_size() > 1 or settings.strategy == "ddp" else "auto"
 
 
 def hardware(settings: HardwareConfig, checkpoint_io: FolderCheckpointIO) -> dict[str, Any]:

@@ -257,6 +257,7 @@ def _options() -> Iterator[Mutation]:
 
 def _combinations() -> Iterator[Mutation]:
     """Settings that are fine one by one, and impossible together."""
+    sharded = ("trainer.strategy=fsdp", "trainer.devices=2")
     together: dict[tuple[str, ...], tuple[str, str]] = {
         ("model.d_model=64", "model.n_head=5"): ("model.n_head", "try model.n_head=4"),
         ("model.n_head=4", "model.n_kv_head=3"): ("model.n_kv_head", "try model.n_kv_head="),
@@ -296,6 +297,12 @@ def _combinations() -> Iterator[Mutation]:
             "set data.validation_fraction=0.05",
         ),
         ("trainer.precision=16-mixed",): ("trainer.precision", "set optimizer.fused=false"),
+        (*sharded, "trainer.precision=64"): ("trainer.precision", "use 32-true or bf16-mixed"),
+        (*sharded, "trainer.compile=true"): ("trainer.compile", "use trainer.strategy=ddp"),
+        (*sharded, "task=custom", "task.target=a:B", "tokenizer=byte"): (
+            "trainer.strategy",
+            "use trainer.strategy=ddp",
+        ),
         ("task=custom", "task.target=a:B", "tokenizer=null"): ("data=stdlib|data", "e.g. tokenizer=byte"),
         ("data=custom", "data.target=a:B"): ("data=custom|data", "use data=text_files"),
         ("task=custom", "task.target=a:B", "model.n_layer=2"): ("model.n_layer", "choose model=... first"),

@@ -23,6 +23,7 @@ RUN = ("logger=files", "trainer.max_steps=30", "data.batch_size=8", "run.name=x"
         (["trainer.max_steps=null", "trainer.max_epochs=3"], "trainer.max_epochs", 3),
         (["trainer.devices=2"], "trainer.devices", 2),
         (["trainer.num_nodes=2"], "trainer.num_nodes", 2),
+        (["trainer.devices=1", "trainer.strategy=fsdp"], "trainer.strategy", "fsdp"),
         (["launcher.threads_per_process=1"], "launcher.threads_per_process", 1),
         (["logger.log_every_n_steps=2"], "logger.log_every_n_steps", 2),
         (["logger=wandb", "logger.sync=off"], "logger.sync", "off"),

@@ -62,10 +62,11 @@ def make_config(windows: str, *overrides: str) -> TrainConfig:
     )
 
 
-def fit(folder: Path, config: TrainConfig, cache: Any) -> Recorder:
-    """Train below a folder, going on from its newest checkpoint."""
+def fit(folder: Path, config: TrainConfig, cache: Any, *, rank: int = 0) -> Recorder:
+    """Train below a folder, going on from its newest checkpoint. rank: of this process, where there are several."""
     recorder = Recorder()
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     with StopRequest().installed() as stop:
-        trainer.fit(config, folder, cache, recorder, rank=0, say=lambda line: None, stop=stop)  # type: ignore[arg-type]
+        tracker: Any = recorder if rank == 0 else None
+        trainer.fit(config, folder, cache, tracker, rank=rank, say=lambda line: None, stop=stop)
     return recorder

@@ -56,6 +56,24 @@ def test_one_horizon_is_needed() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        (
+            {"precision": "64"},
+            r"trainer.precision is 64-true, which trainer.strategy=fsdp can't do; use 32-true or bf16",
+        ),
+        ({"precision": "16"}, r"trainer.precision is 16-mixed"),
+        ({"compile": True}, r"set trainer.compile=false, or use trainer.strategy=ddp"),
+    ],
+)
+def test_what_sharded_processes_can_not_do_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainerConfig(strategy="fsdp", devices=2, **wrong)  # type: ignore[arg-type]
+    assert not TrainerConfig(strategy="fsdp", devices=1, **wrong).is_sharded()  # type: ignore[arg-type]
+    assert not TrainerConfig(strategy="ddp", devices=2, **wrong).is_sharded()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
         ({"keep": "bst"}, "did you mean best"),
         ({"mode": "up"}, "expected one of min, max"),
         ({"every_n_steps": 0}, "expected at least 1"),

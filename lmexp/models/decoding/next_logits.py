@@ -25,7 +25,7 @@ class NextLogits:
     def __init__(self, model: nn.Module, texts: Sequence[Sequence[int]], *, max_new_tokens: int) -> None:
         self.model = as_language_model(model)
         self.texts = [list(text) for text in texts]
-        self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self._device = next((t.device for t in chain(model.parameters(), model.buffers())), torch.device("cpu"))
         self._window = self.model.max_sequence_length
         self._longest = min(self._window, max(map(len, texts)) + max_new_tokens)
         self._cache: Cache | None = None
