@@ -99,7 +99,9 @@ def test_settings_that_differ_are_told_as_they_are_to_be_typed(tmp_path: Path) -
     assert "(here n_layer is 4, n_head is 4, d_model is 128, activation is gelu, bias is false)" in told
     started(configured("model=gpt_tiny", *typed, folder=tmp_path))
     saved("Llama", tmp_path / "llama", rms_norm_eps=1e-3)
-    assert "too: model.norm_eps=0.001 (here norm_eps is 1e-05)" in refused(configured(*LLAMA, folder=tmp_path / "llama"))
+    assert "too: model.norm_eps=0.001 (here norm_eps is 1e-05)" in refused(
+        configured(*LLAMA, folder=tmp_path / "llama")
+    )
 
 
 def test_more_positions_and_other_tokens_are_refused(tmp_path: Path) -> None:
