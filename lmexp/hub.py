@@ -33,14 +33,14 @@ def folder_of(
         return folder.absolute()
     if folder.exists():
         raise error(f"{where} is a file; expected a folder, or a name on the hub")
+    near = did_you_mean(folder.name, os.listdir(folder.parent) if folder.parent.is_dir() else [])
     if not HUB_NAME.fullmatch(given) or given.startswith("."):
-        siblings = os.listdir(folder.parent) if folder.parent.is_dir() else []
-        raise error(f"{where}: there is no such folder{did_you_mean(folder.name, siblings)}")
+        raise error(f"{where}: there is no such folder{near}")
     if revision is None or not COMMIT.fullmatch(revision):
         found = "not set" if revision is None else f"{revision!r}, which may stand for other files tomorrow"
         raise error(
-            f"{where} is no folder here, so it is a name on the hub, and {pinned} is {found}; expected the 40 hex "
-            f"digits of a commit. See https://huggingface.co/{given}/commits/main, or type "
+            f"{where} is no folder here{near.replace(';', ',')}, so it is a name on the hub, and {pinned} is {found}; "
+            f"expected the 40 hex digits of a commit. See https://huggingface.co/{given}/commits/main, or type "
             f"git ls-remote https://huggingface.co/{given} HEAD"
         )
     return _fetched(where, given, revision, patterns, error)

@@ -50,9 +50,7 @@ def export(run_dir: Path, config: ExportConfig, say: Callable[[str], None]) -> P
     try:
         what = _write_model(run_dir, loaded, building, merge=config.merge)
         spoken = tokenizers.write(loaded.tokenizer, building)
-        mode = (
-            next(building.glob("*.json")).stat().st_mode
-        )  # as the umask says; safetensors leaves files to their owner
+        mode = next(building.glob("*.json")).stat().st_mode  # safetensors lets only the owner read
         for path in building.iterdir():
             path.chmod(mode)
             sync_file(path)

@@ -18,6 +18,8 @@ from lmexp.tokenizers.config import (
     TokenizerConfig,
     WordTokenizerConfig,
 )
+from lmexp.tokenizers.hf import HFTokenizer
+from lmexp.tokenizers.to_hf import to_hugging_face
 
 TEXTS = [
     "The cat sat on the mat, and the dog sat by the door.",
@@ -31,6 +33,8 @@ CONFIGS = {
     "bpe": BPETokenizerConfig(vocab_size=300),
 }
 TOKENIZERS = {name: config.train(TEXTS) for name, config in CONFIGS.items()}
+TOKENIZERS["hf"] = HFTokenizer(to_hugging_face(TOKENIZERS["bpe"]) or {}, "<eos>")
+TOKENIZERS["hf, words"] = HFTokenizer(to_hugging_face(TOKENIZERS["char"]) or {}, "<eos>")
 every_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS.keys())
 
 
@@ -45,7 +49,7 @@ def test_bytes_of_the_tokens_sum_to_the_bytes_of_the_text(tokenizer: Tokenizer, 
     assert (n_bytes > 0).all()
 
 
-@pytest.mark.parametrize("kind", ["byte", "bpe"])
+@pytest.mark.parametrize("kind", ["byte", "bpe", "hf"])
 @given(text=st.text())
 @settings(deadline=None, max_examples=150)
 def test_byte_level_tokenizers_give_every_text_back(kind: str, text: str) -> None:
@@ -113,7 +117,7 @@ def test_ids_outside_the_vocabulary_are_refused(tokenizer: Tokenizer) -> None:
     [
         ({"format": "other"}, "expected format 'lmexp.tokenizer' version 1, got 'other' version 1"),
         ({"version": 2}, "got 'lmexp.tokenizer' version 2"),
-        ({"kind": "sorcery"}, "unknown kind of tokenizer 'sorcery'; expected one of byte, char, word, bpe"),
+        ({"kind": "sorcery"}, "unknown kind of tokenizer 'sorcery'; expected one of byte, char, word, bpe, hf"),
         ({"alphabet": None}, "damaged char tokenizer"),
     ],
 )
