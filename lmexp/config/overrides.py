@@ -33,8 +33,9 @@ HYDRA_SETTINGS = ("hydra.searchpath", "hydra.verbose")
 def literal_override(typed: str) -> str:
     """The override as Hydra should read it.
 
-    `+experiment=x`, the habit of lightning-hydra-template, becomes `experiment=x`; text keys are quoted; groups can be
-    null; arguments of a user's own class, weights of a mixture and more prompts need no `+`.
+    `+experiment=x`, the habit of lightning-hydra-template, becomes `experiment=x`; text keys are quoted; stop takes one
+    text besides a list; groups can be null; arguments of a user's own class, weights of a mixture and more prompts need
+    no `+`.
     """
     if typed.startswith("+experiment="):
         typed = typed[1:]
@@ -43,6 +44,8 @@ def literal_override(typed: str) -> str:
         return f"{key}='null'"
     if value == "null" and key in DICT_GROUPS:
         return f"{key}=[]"
+    if key == "stop" and value and value != "null" and value[0] not in "['\"":
+        return f"{key}=['{_quoted(escaped(value))}']"  # one text, of which no character needs quoting
     if equals and ADDED_KEYS.fullmatch(key):
         key, typed = f"++{key}", f"++{typed}"
     if equals and RAW_TEXT_KEYS.fullmatch(key.lstrip("+")) and value and not _is_quoted(value) and value != "null":

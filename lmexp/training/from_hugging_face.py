@@ -46,8 +46,8 @@ def check(given: str, folder: Path, config: GPTConfig, vocab_size: int, sequence
     if differing:
         typed = " ".join(f"model.{name}={_typed(getattr(theirs, name))}" for name in differing)
         raise ConfigError(
-            f"model.init_from={given}: these weights are of another model; set {typed}; here "
-            f"{', '.join(f'{name} is {_typed(getattr(config, name))}' for name in differing)}"
+            f"model.init_from={given}: its model has other settings; type them too: {typed} (here "
+            f"{', '.join(f'{name} is {_typed(getattr(config, name))}' for name in differing)})"
         )
     if tokens != vocab_size:
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from lmexp.config.compose import compose
 from lmexp.models.config import GPTConfig
 from lmexp.models.gpt import GPT
+from lmexp.models.hf_config import gpt_config_of
 from lmexp.paths import CONF_DIR
 
 PUBLISHED = {
@@ -27,6 +29,74 @@ PUBLISHED = {
 }
 """Preset -> tokens, sequence length, and parameters as counted on the hub; of nanochat, which has none in its norms,
 2 * 65,536 * 768 + 12 * 12 * 768^2, and those of our norms."""
+LLAMA_1B_ROPE = {
+    "rope_type": "llama3",
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+CONFIG_JSON: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2_small": ("gpt2", {"n_embd": 768, "n_layer": 12, "n_head": 12}),
+    "gpt2_medium": ("gpt2", {"n_embd": 1024, "n_layer": 24, "n_head": 16}),
+    "gpt2_large": ("gpt2", {"n_embd": 1280, "n_layer": 36, "n_head": 20}),
+    "gpt2_xl": ("gpt2", {"n_embd": 1600, "n_layer": 48, "n_head": 25}),
+    "llama_1b": (
+        "llama",
+        {
+            "hidden_size": 2048,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "intermediate_size": 8192,
+            "head_dim": 64,
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": True,
+            "rope_theta": 500000.0,
+            "rope_scaling": LLAMA_1B_ROPE,
+        },
+    ),
+    "tinyllama_1b": (
+        "llama",
+        {
+            "hidden_size": 2048,
+            "num_hidden_layers": 22,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "intermediate_size": 5632,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+            "rope_scaling": None,
+        },
+    ),
+    "smollm2_135m": (
+        "llama",
+        {
+            "hidden_size": 576,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "intermediate_size": 1536,
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": True,
+            "rope_theta": 100000,
+        },
+    ),
+    "smollm2_360m": (
+        "llama",
+        {
+            "hidden_size": 960,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 15,
+            "num_key_value_heads": 5,
+            "intermediate_size": 2560,
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": True,
+            "rope_theta": 100000,
+        },
+    ),
+}
+"""Preset -> model_type and what else decides its logits, as in the config.json of the published model."""
 OWN = ("gpt_tiny", "llama_tiny")
 VOCAB, SEQ = 29, 16
 
@@ -74,6 +144,16 @@ def test_a_preset_has_the_published_number_of_parameters(preset: str) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
     first_line = (CONF_DIR / "model" / f"{preset}.yaml").read_text(encoding="utf-8").splitlines()[0]
     assert preset == "nanochat_d12" or f"{expected:,} parameters" in first_line
+
+
+@pytest.mark.parametrize("preset", CONFIG_JSON)
+def test_a_preset_has_the_settings_of_the_published_model(preset: str) -> None:
+    model_type, settings = CONFIG_JSON[preset]
+    theirs, _, _ = gpt_config_of({"model_type": model_type, "vocab_size": 50_257, **settings})
+    ours = config_of(preset)
+    assert (ours.kv_heads, ours.feed_forward_width) == (theirs.kv_heads, theirs.feed_forward_width)
+    free = {name: getattr(ours, name) for name in ("n_kv_head", "d_ff", "dropout")}
+    assert dataclasses.replace(theirs, **free) == ours
 
 
 @pytest.mark.parametrize("preset", [*PUBLISHED, *OWN])

@@ -105,6 +105,12 @@ def test_a_stop_string_ends_the_text_before_it(printed: Printed) -> None:
     assert printed("prompt=the", "max_new_tokens=60", f"stop=['{stop}']") == whole[: whole.index(stop, 3)] + "\n"
 
 
+@pytest.mark.parametrize("stop", ["END", "\n", "it's [1, 2]", "é…", "a,b", "x=${y}", "back\\"])
+def test_one_stop_string_is_taken_as_it_is_typed(run: Path, stop: str) -> None:
+    assert config(run, f"stop={stop}").stop == [stop]
+    assert config(run, "stop=[END,'é',\"\n\"]").stop == ["END", "é", "\n"]
+
+
 def test_the_text_comes_while_it_is_made(run: Path) -> None:
     pieces = generate(run, config(run, "prompt=the"))
     assert next(pieces) == "the"
@@ -129,7 +135,6 @@ def test_the_run_says_what_it_generates_and_the_same_again(run: Path, loaded: Lo
         (["n_beams=2", "temperature=0", "n_samples=3"], "n_samples (3) must be at most n_beams (2)"),
         (["n_beams=2", "temperature=0", "seed=1"], "seed=1 is for sampling"),
         (["temperature=0", "n_samples=2"], "with temperature=0 all texts are the same"),
-        (["stop=END"], "stop=END: expected a list such as [a,b]"),
         (["stop=['']"], "stop has an empty text"),
         (["prompt=a", "prompts_file=b"], "prompt and prompts_file are both set"),
         (["prompts_file=nowhere.txt"], "prompts_file=nowhere.txt: no such file"),

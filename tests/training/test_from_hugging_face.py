@@ -78,7 +78,7 @@ def test_llama_tiny_starts_from_a_llama_and_may_become_one_for_longer_sequences(
     scaled = tmp_path / "scaled"
     saved("Llama", scaled, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0})
     told = refused(configured(*LLAMA, folder=scaled))
-    assert "set model.rotary_scaling=linear model.rotary_factor=2.0; here rotary_scaling is none" in told
+    assert "type them too: model.rotary_scaling=linear model.rotary_factor=2.0 (here rotary_scaling is none" in told
 
 
 def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
@@ -92,14 +92,16 @@ def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
 def test_settings_that_differ_are_told_as_they_are_to_be_typed(tmp_path: Path) -> None:
     saved("GPT2", tmp_path)
     told = refused(configured("model=gpt_tiny", folder=tmp_path))
-    typed = told.partition("set ")[2].partition(";")[0].split()
+    typed = told.partition("too: ")[2].partition(" (")[0].split()
     assert typed == [
         *("model.n_layer=2", "model.n_head=2", "model.d_model=16", "model.activation=gelu_tanh", "model.bias=true")
     ]
-    assert "here n_layer is 4, n_head is 4, d_model is 128, activation is gelu, bias is false" in told
+    assert "(here n_layer is 4, n_head is 4, d_model is 128, activation is gelu, bias is false)" in told
     started(configured("model=gpt_tiny", *typed, folder=tmp_path))
     saved("Llama", tmp_path / "llama", rms_norm_eps=1e-3)
-    assert "set model.norm_eps=0.001; here norm_eps is 1e-05" in refused(configured(*LLAMA, folder=tmp_path / "llama"))
+    assert "too: model.norm_eps=0.001 (here norm_eps is 1e-05)" in refused(
+        configured(*LLAMA, folder=tmp_path / "llama")
+    )
 
 
 def test_more_positions_and_other_tokens_are_refused(tmp_path: Path) -> None:

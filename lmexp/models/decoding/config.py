@@ -36,7 +36,7 @@ class DecodingConfig:
     """When beam search ends. true: as soon as n_beams texts have ended. false: when, besides, the likeliest that goes
     on scores no better at its length than these. never: when it couldn't at any length."""
     stop: list[str] = field(default_factory=list)
-    """Texts that end the continuation, which is cut before them, e.g. stop=[END,STOP]."""
+    """Texts that end the continuation, which is cut before them, e.g. stop=END or stop=[END,STOP]."""
 
     def __post_init__(self) -> None:
         for name, least in (("max_new_tokens", 1), ("top_k", 1), ("n_beams", 1)):
