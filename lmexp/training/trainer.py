@@ -143,6 +143,8 @@ def check_fits(config: TrainConfig, vocab_size: int, checkpoint: Path) -> None:
 def _check_hugging_face(config: TrainConfig, vocab_size: int, checkpoint: Path) -> None:
     """The same for a Hugging Face model; of adapters, where that tells how many layers there may be."""
     assert isinstance(config.model, HFConfig)
+    if not config.model.resolved:  # else it would be looked up, maybe on the hub
+        raise CheckpointError(f"{checkpoint}: run.json lacks the architecture (model.resolved); lmexp didn't write it")
     found, n_layer = checkpoints.shapes(checkpoint), hf_architecture.layers(config.model)
     expected: dict[str, tuple[int, ...]] = {}
     if n_layer <= len(found) or (config.model.lora is not None and n_layer <= MOST_LAYERS):
