@@ -271,6 +271,11 @@ class CustomOptimizerConfig(OptimizerConfig):
     def build(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
         from torch.optim import Optimizer
 
+        if self.layer_decay != 1 and not plugins.takes("optimizer", self.target, "params"):
+            raise ConfigError(
+                f"optimizer.layer_decay is {self.layer_decay}, which sets learning rates of parameter groups, and "
+                f"{self.target} takes no params; set optimizer.layer_decay=1"
+            )
         named = list(named_parameters)
         facts = {
             "params": self.groups(named),
@@ -278,11 +283,6 @@ class CustomOptimizerConfig(OptimizerConfig):
             "lr": self.lr,
             "weight_decay": self.weight_decay,
         }
-        if self.layer_decay != 1 and not plugins.takes("optimizer", self.target, "params"):
-            raise ConfigError(
-                f"optimizer.layer_decay is {self.layer_decay}, which sets learning rates of parameter groups, and "
-                f"{self.target} takes no params; set optimizer.layer_decay=1"
-            )
         if not plugins.takes("optimizer", self.target, "lr"):
             raise ConfigError(f"optimizer.target {self.target} takes no lr, so optimizer.lr would be idle; give it one")
         built: Optimizer = plugins.construct("optimizer", self.target, self.args, base=Optimizer, facts=facts)

@@ -185,6 +185,8 @@ def fit(
         check_fits(config, cache.tokenizer.vocab_size, resumed)
     reads = initial_weights.wanted(config, resumed=resumed is not None)
     parts = build(config, cache, started_from if reads else None)
+    if config.trainer.precision == "64-true":
+        parts.module.double()  # Lightning does so after it has loaded a checkpoint, which float32 would round
     checkpoint_io = FolderCheckpointIO(data_fingerprints)
     callbacks = _callbacks(config, run_dir, cache, parts, tracker, rank, checkpoint_io, stop, say, items)
     trainer = _trainer(config, run_dir, parts, tracker, checkpoint_io, callbacks)
