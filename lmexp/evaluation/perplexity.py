@@ -27,6 +27,8 @@ from lmexp.evaluation.sums import SEGMENT
 from lmexp.evaluation.targets import Targets
 from lmexp.evaluation.token_samples import TokenSamples, token_scores
 from lmexp.metrics.functional import token_nats
+from lmexp.metrics.ignore import IGNORE
+from lmexp.models.base import TargetScorer
 
 
 def _figure(name: str, definition: str, denominator: str, **more: Any) -> Figure:
@@ -195,6 +197,8 @@ def score(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Nats of each target (0 for IGNORE), and whether the model's first choice was right: all (batch, seq)."""
     inputs = torch.from_numpy(tokens).to(context.device)  # (batch, seq)
+    if isinstance(context.model, TargetScorer):
+        return _score_directly(context.model, inputs, targets, positions)
     places = {} if positions is None else {"positions": torch.from_numpy(positions).to(context.device)}
     with context.dtype_context():
         logits = context.model(inputs, **places)  # (batch, seq, vocab)
@@ -208,3 +212,14 @@ def score(
         torch.stack(nats).cpu().numpy().astype(np.float64),
         torch.stack(correct).cpu().numpy(),
     )
+
+
+def _score_directly(
+    model: TargetScorer, inputs: torch.Tensor, targets: NDArray[np.int64], positions: NDArray[np.int64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """score() of a model that needs no logits."""
+    counted, device = targets != IGNORE, inputs.device
+    labels = torch.from_numpy(np.where(counted, targets, 0)).to(device)
+    places = None if positions is None else torch.from_numpy(positions).to(device)
+    logprobs, first = (found.cpu().numpy() for found in model.score_targets(inputs, labels, places))
+    return np.where(counted, -logprobs, 0.0).astype(np.float64), first & counted

@@ -68,6 +68,18 @@ class CachedLanguageModel(Protocol):
         ...
 
 
+@runtime_checkable
+class TargetScorer(Protocol):
+    """A language model that scores targets without the logits of all tokens; evaluations of every token ask it."""
+
+    def score_targets(self, tokens: Tensor, targets: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Log-probability of the target after each token, and whether it is the model's first choice, (batch, seq).
+
+        tokens, targets: (batch, seq) token ids; positions: (batch, seq) as in lmexp.data.batch.Batch, or None.
+        """
+        ...
+
+
 def as_language_model(model: nn.Module) -> LanguageModel:
     """The same model, or a ConfigError that says what it lacks."""
     if not isinstance(model, LanguageModel):

@@ -38,6 +38,8 @@ class NGram(nn.Module):
         self.vocab_size = vocab_size
         self.max_sequence_length = sequence_length
         self.order = config.order
+        self._choices: list[Tensor] = []
+        """Made when they are asked for: see _first_choices."""
         self.register_buffer("base", torch.full((vocab_size,), 1 / vocab_size, dtype=torch.float64))
         self.register_buffer("cut", torch.tensor(-1))
         for n in range(2, self.order + 1):
@@ -52,6 +54,7 @@ class NGram(nn.Module):
         cut_at = None if self.config.across_documents else eos_id
         counts = count_ngrams(tokens, self.order, self.vocab_size, cut_at=cut_at, progress=progress)
         found = smooth(counts, self.config.smoothing, k=self.config.k)
+        self._choices = []
         self.base, self.cut = torch.from_numpy(found.base), torch.tensor(-1 if cut_at is None else cut_at)
         for n, parts in enumerate(zip(found.codes, found.shares, found.weights, strict=True), start=2):
             for name, values in zip(("codes", "shares", "weights"), parts, strict=True):
@@ -81,6 +84,16 @@ class NGram(nn.Module):
                 found += left * torch.where(place >= 0, shares[place.clamp(min=0)], 0)
             left *= self._left(n, contexts)
         return (found + left * self.base[targets]).log()
+
+    def score_targets(self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Log-probability in float64 of the target after each token, and whether it is the likeliest: (batch, seq)."""
+        if not self._choices or self._choices[0].device != tokens.device:
+            self._choices = self._first_choices()
+        choice = self.base.argmax().expand_as(targets)
+        for n, contexts in reversed(self._contexts(tokens, positions)):
+            if len(choices := self._choices[n - 2]):
+                choice = torch.where(contexts >= 0, choices[contexts.clamp(min=0)], choice)
+        return self.target_log_probabilities(tokens, targets, positions), choice == targets
 
     def _contexts(self, tokens: Tensor, positions: Tensor | None) -> list[tuple[int, Tensor]]:
         """For each order n from the highest to 2, id of the n - 1 tokens up to each, (batch, seq): -1 where they were
@@ -112,13 +125,40 @@ class NGram(nn.Module):
             place = (starts - lengths.cumsum(0) + lengths).repeat_interleave(lengths)  # (n-grams,)
             place += torch.arange(len(place), device=out.device)
             cells = (rows * self.vocab_size - first).repeat_interleave(lengths) + codes[place]
-            shares = self._of("shares", n)[place].float() * left.float().repeat_interleave(lengths)
-            added.append((cells, shares))
-            left *= self._left(n, contexts)
+            added.append((cells, self._of("shares", n)[place].float() * left.float().repeat_interleave(lengths)))
+            left = left * self._left(n, contexts)
         torch.mul(left[:, None].float(), self.base.float(), out=out)
         flat = out.view(-1)
         for cells, shares in added:  # none of them twice
             flat[cells] = flat[cells] + shares
+
+    def _first_choices(self) -> list[Tensor]:
+        """For each order from 2 on the likeliest token after each of its contexts, by id; of equal ones the first.
+
+        That of a context is the likeliest of those seen after it, or that of the context without its first token: the
+        others have less there too, and nothing is added to them here.
+        """
+        choices: list[Tensor] = []
+        lower, top, choice = self.base, self.base.max().expand(1), self.base.argmax().expand(1)
+        shorter = torch.zeros_like(self.base, dtype=torch.int64)  # id of each context without its first token
+        for n in range(2, self.order + 1):
+            codes, weights = self._of("codes", n), self._of("weights", n)
+            contexts = codes // self.vocab_size
+            tokens = codes - contexts * self.vocab_size
+            without_first = tokens if n == 2 else self._find(n - 1, shorter[contexts], tokens)
+            if self.config.interpolated:
+                below, top, choice = lower[without_first], top[shorter], choice[shorter]
+            else:
+                below = self.base[tokens]
+                top, choice = self.base.max().expand_as(weights), self.base.argmax().expand_as(weights)
+            p = self._of("shares", n) + weights[contexts] * below
+            inherited = weights * top
+            top = inherited.scatter_reduce(0, contexts, p, "amax")
+            choice = torch.where(inherited == top, choice, self.vocab_size)
+            choice = choice.scatter_reduce(0, contexts, tokens.where(p == top[contexts], self.vocab_size), "amin")
+            choices.append(choice)
+            lower, shorter = p, without_first
+        return choices
 
     def _left(self, n: int, contexts: Tensor) -> Tensor:
         """The weight that each context leaves to the next shorter one."""
@@ -147,6 +187,7 @@ class NGram(nn.Module):
             if wrong:
                 args[-1].append(f"{wrong}; they are no n-gram model's")
                 return
+            self._choices = []
             for name, tensor in given.items():
                 setattr(self, name, torch.empty_like(tensor, device=self.base.device))
         super()._load_from_state_dict(state_dict, prefix, *args)

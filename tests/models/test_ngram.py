@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmexp.errors import ConfigError
-from lmexp.models.base import as_language_model, takes_positions
+from lmexp.models.base import TargetScorer, as_language_model, takes_positions
 from lmexp.models.config import SMOOTHINGS, NGramConfig
 from lmexp.models.decoding import generate
 from lmexp.models.ngram import NGram
@@ -73,6 +73,27 @@ def test_targets_alone_get_the_probabilities_that_all_tokens_get(smoothing: str)
             tokens[:, :-1], tokens[:, 1:], None if places is None else places[:, :-1]
         )
         torch.testing.assert_close(found.float(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+@pytest.mark.parametrize("order", [1, 2, ORDER])
+def test_scored_targets_are_as_in_the_logits(smoothing: str, order: int) -> None:
+    model, tokens = fitted(smoothing=smoothing, order=order), rows(20)
+    logits = model(tokens[:, :-1])
+    found, first = model.score_targets(tokens[:, :-1], tokens[:, 1:])
+    torch.testing.assert_close(found.float(), logits.gather(2, tokens[:, 1:, None])[..., 0], rtol=1e-5, atol=1e-6)
+    ties = (logits.topk(2).values.diff() == 0)[..., 0]  # of which float32 and float64 may choose another
+    assert torch.equal(first[~ties], (logits.argmax(-1) == tokens[:, 1:])[~ties])
+    assert bool(first.any()) or smoothing == "mle"
+    assert isinstance(model, TargetScorer)
+
+
+def test_among_equally_likely_tokens_the_first_is_chosen() -> None:
+    model = NGram(NGramConfig(order=3, smoothing="add_k"), vocab_size=VOCAB)
+    model.fit(np.array([EOS, 1, 5, 1, 3, EOS]), eos_id=EOS)
+    tokens = torch.tensor([[EOS, 1, 7]])  # after 0 1 comes 5; what comes after 7 nobody knows: the first token there is
+    for targets, expected in (([1, 5, 0], [True, True, True]), ([2, 3, 1], [False, False, False])):
+        assert model.score_targets(tokens, torch.tensor([targets]))[1].tolist() == [expected]
 
 
 def test_probabilities_in_parts_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from lmexp.data.cache import prepare
 from lmexp.data.config import TextFilesConfig
 from lmexp.data.sources.base import Bad
 from lmexp.errors import ConfigError
+from lmexp.tokenizers.config import ByteTokenizerConfig
 
 
 def test_a_file_is_a_document_to_the_byte(tmp_path: Path, read) -> None:
@@ -25,6 +27,22 @@ def test_blank_lines_are_documents_without_text_where_they_are_to_be_kept(tmp_pa
     assert read(config) == (["one", "", "", " two", "last"], [])
     with pytest.raises(ConfigError, match=r"set data\.document=line"):
         TextFilesConfig(path="a.txt", keep_blank_lines=True)
+
+
+def test_kept_blank_lines_are_ends_of_documents_among_the_tokens(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"ab\n\nc\n \n")
+    config = TextFilesConfig(
+        path=str(tmp_path / "a.txt"),
+        document="line",
+        keep_blank_lines=True,
+        sequence_length=3,
+        validation_fraction=0,
+        test_fraction=0,
+    )
+    cache = prepare(config, ByteTokenizerConfig(), cache_root=tmp_path / "cache")
+    eos = cache.tokenizer.eos_id
+    assert cache.splits["train"].n_documents == 4
+    assert cache.splits["train"].tokens.tolist() == [eos, *b"ab", eos, eos, *b"c", eos, eos]
 
 
 @pytest.mark.parametrize("document", ["file", "line"])
