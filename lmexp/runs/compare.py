@@ -16,7 +16,7 @@ from lmexp.errors import RunError
 from lmexp.evaluation.comparison import Difference, compare_figures
 from lmexp.evaluation.conclusions import BASELINES, Declared, concluded, is_named
 from lmexp.evaluation.matching import Table, Unmatched, check_alike, match, settings_that_differ, slim
-from lmexp.evaluation.samples import digest, read_samples
+from lmexp.evaluation.samples import digest, read_header, read_samples
 from lmexp.paths import EVALUATION_DIR, RUN_JSON, SAMPLES_PARQUET
 from lmexp.plugins import did_you_mean
 from lmexp.runs.settings import Facts, Setting, differing, machine_of, settings_of
@@ -177,7 +177,7 @@ def _open(path: Path, label: str, evaluations: Sequence[str]) -> _Opened:
     """A run's tables; RunError where it has none, or not those wanted."""
     body = read_body(path)
     folder = path / EVALUATION_DIR
-    found = sorted(p.parent.name for p in folder.glob(f"*/{SAMPLES_PARQUET}"))
+    found = sorted(p.parent.name for p in folder.glob(f"*/{SAMPLES_PARQUET}") if _has_figures(p))
     if not found:
         raise RunError(f"{path}: it has no scores of samples to compare; {_how_to_evaluate(path)}")
     for name in evaluations:
@@ -188,6 +188,14 @@ def _open(path: Path, label: str, evaluations: Sequence[str]) -> _Opened:
             )
     wanted = list(evaluations) or found
     return _Opened(path, label, body, {name: _table(folder / name / SAMPLES_PARQUET, label) for name in wanted})
+
+
+def _has_figures(path: Path) -> bool:
+    """Whether there is anything to compare; generated text has nothing. What is wrong with a table is said later."""
+    try:
+        return bool(read_header(path).figures)
+    except (RunError, FileNotFoundError):
+        return True
 
 
 def _table(path: Path, label: str) -> Table:

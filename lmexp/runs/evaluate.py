@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,7 @@ from lmexp.data.config import CorpusConfig
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.row import Row, write_summary
 from lmexp.evaluation.runner import run_evaluations
-from lmexp.files import write_atomically
-from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, GENERATED_JSON, SUMMARY_JSON
+from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, SUMMARY_JSON
 from lmexp.reports.terminal import as_text
 from lmexp.runs.data import reopen_data
 from lmexp.runs.data_progress import Lines
@@ -34,14 +32,11 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-N_SAMPLES = 3
-SAMPLE_TOKENS = 200
-
 
 def evaluate_after_training(
     run_dir: Path, config: TrainConfig, cache: TokenCache | None, ranks: Ranks, say: Say
 ) -> list[Row]:
-    """Every evaluation of the config on the best checkpoint; evaluation/summary.json and some generated text."""
+    """Every evaluation of the config on the best checkpoint; writes evaluation/summary.json."""
     device = choose_device(config.trainer, ranks)
     if isinstance(config.task, CustomTaskConfig):
         return _evaluate_custom(run_dir, config, cache, ranks, device, say)
@@ -54,7 +49,6 @@ def evaluate_after_training(
         write_summary(
             run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=loaded.checkpoint.name, tables=tables_of(context)
         )
-        _write_generated(run_dir, loaded)
         say(as_text(rows))
     return rows
 
@@ -169,19 +163,3 @@ def _evaluate_custom(
         if rows:
             say(as_text(rows))
     return rows
-
-
-def _write_generated(run_dir: Path, loaded: LoadedModel) -> None:
-    """A few texts from scratch, to look at."""
-    temperature = 0.8
-    samples: list[dict[str, Any]] = [
-        {
-            "prompt": "",
-            "text": loaded.generate("", seed=seed, max_new_tokens=SAMPLE_TOKENS, temperature=temperature),
-            "seed": seed,
-            "temperature": temperature,
-        }
-        for seed in range(N_SAMPLES)
-    ]
-    body = {"format": "lmexp.generated", "version": 1, "samples": samples}
-    write_atomically(run_dir / EVALUATION_DIR / GENERATED_JSON, json.dumps(body, indent=2, ensure_ascii=False) + "\n")

@@ -21,6 +21,7 @@ from torch import Tensor
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError
 from lmexp.evaluation.context import EvaluationContext, FrozenItems, Interrupted
+from lmexp.evaluation.generated import texts_of
 from lmexp.evaluation.row import Row, figure
 from lmexp.evaluation.runner import run_evaluations
 from lmexp.paths import EVALUATION_DIR, METRICS_JSONL
@@ -43,9 +44,13 @@ PREFIX = "evaluation/"
 FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 60.0
 """How long an evaluation takes before a line tells how far it is, and until the next one."""
 
+SHOWN_CHARACTERS = 100
+"""Of a text, in a line."""
+
 
 class StepEvaluations(pl.Callback):
-    """Runs each evaluation that has every_n_steps, and logs its estimates as evaluation/<row>."""
+    """Runs each evaluation that has every_n_steps, and logs its estimates as evaluation/<row>, and the ends of their
+    intervals as evaluation/<row>/low and /high."""
 
     def __init__(
         self,
@@ -136,12 +141,31 @@ class StepEvaluations(pl.Callback):
         seconds = time.perf_counter() - started
         self.pause(seconds)
         self._log(step, rows, seconds)
+        for name, samples in context.samples.items():
+            self._log_texts(step, name, texts_of(samples))
+
+    def _log_texts(self, step: int, name: str, texts: list[tuple[str, int, str]]) -> None:
+        """Show them in the mirror, and the beginning of the first as a line."""
+        if not texts:
+            return
+        if self.tracker is not None:
+            self.tracker.texts(name, texts, step=step)
+        prompt, _, text = texts[0]
+        shown = f"{prompt}{text}"
+        self.say(f"step {step}  {name}  {shown[:SHOWN_CHARACTERS]!r}{'...' if len(shown) > SHOWN_CHARACTERS else ''}")
 
     def _log(self, step: int, rows: list[Row], seconds: float) -> None:
         estimates = {row.name: float(row.estimate) for row in rows if row.estimate is not None}
         if self.tracker is not None:
             if estimates:
-                self.tracker.metrics(step, {f"{PREFIX}{name}": value for name, value in estimates.items()})
+                ends = {
+                    f"{PREFIX}{row.name}/{end}": float(value)
+                    for row in rows
+                    for end, value in (("low", row.low), ("high", row.high))
+                    if row.name in estimates and value is not None
+                }
+                found = {f"{PREFIX}{name}": value for name, value in estimates.items()}
+                self.tracker.metrics(step, found, unmirrored=ends)
             self.tracker.timings(step, {"evaluation_seconds": seconds})
         lines: dict[str, list[str]] = {}
         for name, value in estimates.items():

@@ -122,7 +122,12 @@ def test_figures_equal_those_of_the_checkpoint(
         main(["-p", "drawing", "evaluate", f"run={run}", "weights=4", *typed, "evaluation.perplexity.weights=ema"]) == 0
     )
     (path,) = (run / "evaluation").glob("evaluate-*[0-9a-f].json")
-    measured = {f"evaluation/{row['name']}": row["estimate"] for row in json_file(path)["rows"]}
+    measured = {
+        f"evaluation/{row['name']}{end}": row[key]
+        for row in json_file(path)["rows"]
+        for end, key in (("", "estimate"), ("/low", "low"), ("/high", "high"))
+        if row[key] is not None
+    }
     then = by_step(run)[4]
     assert {name: value for name, value in then.items() if "drawing" not in name} == measured
     during, after = (

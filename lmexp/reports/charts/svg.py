@@ -42,8 +42,17 @@ def y_axis(ticks: list[float], y: Scale, label: str = "") -> str:
     return "".join(parts)
 
 
-def x_axis(ticks: list[float], x: Scale, bottom: float, label: str, *, grid_from: float | None = None) -> str:
-    """The line below, its numbers, and below them what they count. grid_from: lines up to there."""
+def x_axis(
+    ticks: list[float],
+    x: Scale,
+    bottom: float,
+    label: str,
+    *,
+    grid_from: float | None = None,
+    below: Sequence[float] = (),
+) -> str:
+    """The line below, its numbers, and below them what they count. grid_from: lines up to there. below: a second row
+    of numbers, one for each tick."""
     left, right = sorted((x.start, x.stop))
     parts = [f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>']
     for tick in ticks:
@@ -52,12 +61,18 @@ def x_axis(ticks: list[float], x: Scale, bottom: float, label: str, *, grid_from
         kind = "axis" if grid_from is None else "grid"
         parts.append(
             f'<line class="{kind}" x1="{at}" y1="{top}" x2="{at}" y2="{bottom}"/>'
-            f'<text class="tick middle" x="{at}" y="{bottom + 16}">{number_text(tick)}</text>'
+            f"{_tick(number_text(tick), x(tick), bottom + 16)}"
         )
-    parts.append(
-        f'<text class="label" x="{right}" y="{bottom + 34}" text-anchor="end">{shown(short(label, 60))}</text>'
-    )
+    parts += [_tick(number_text(n), x(tick), bottom + 31) for tick, n in zip(ticks, below, strict=False)]
+    y = bottom + (49 if below else 34)
+    parts.append(f'<text class="label" x="{right}" y="{y}" text-anchor="end">{shown(short(label, 60))}</text>')
     return "".join(parts)
+
+
+def _tick(text: str, at: float, y: float) -> str:
+    """A number below its tick, or further left where it would leave the picture."""
+    at = min(at, WIDTH - CHARACTER * len(text) / 2)
+    return f'<text class="tick middle" x="{at:.1f}" y="{y}">{text}</text>'
 
 
 def legend(entries: Sequence[tuple[str, int]], *, top: float = TOP) -> str:
