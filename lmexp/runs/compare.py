@@ -85,11 +85,17 @@ class _Opened:
 
 
 def compare_runs(
-    sides: Sequence[Sequence[Path]], declared: Declared, *, evaluations: Sequence[str] = (), seed: int = 0
+    sides: Sequence[Sequence[Path]],
+    declared: Declared,
+    *,
+    evaluations: Sequence[str] = (),
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Comparison:
     """Compare every side with the first. A folder of runs stands for all runs in it.
 
     evaluations: names of those to compare; none stands for all that every run has. RunError where they can't be.
+    progress: called with what is being done, how many figures are done, and of how many.
     """
     at_least("seed", seed, 0)
     opened = [_open_side(number, paths, evaluations) for number, paths in enumerate(_all_runs(sides))]
@@ -104,6 +110,13 @@ def compare_runs(
     rows: list[Difference] = []
     unmatched: list[Unmatched] = []
     settings: dict[str, list[str]] = {}
+    n_figures = (len(opened) - 1) * sum(len(runs[0].tables[name].samples.header.figures) for name in names)
+    numbers = iter(range(1, n_figures + 1))
+
+    def count() -> None:
+        progress("comparing", next(numbers), n_figures)
+
+    progress("comparing", 0, n_figures)
     for name in names:
         tables = [[run.tables[name] for run in side] for side in opened]
         check_alike(name, list(chain(*tables)))
@@ -113,7 +126,7 @@ def compare_runs(
             letters = ascii_uppercase[0], ascii_uppercase[number]
             matched = match(name, tables[0], other, letters)
             unmatched += matched.unmatched
-            rows += compare_figures(matched, sides=letters, seed=seed)
+            rows += compare_figures(matched, sides=letters, seed=seed, done=count)
     _check_names(declared, rows)
     described = [_describe(number, side, names) for number, side in enumerate(opened)]
     return Comparison(

@@ -28,8 +28,8 @@ from lmexp.redaction import redact_text
 from lmexp.runs import folder
 from lmexp.runs.data import describe as describe_data
 from lmexp.runs.data import reopen_data
-from lmexp.runs.data_progress import Lines
 from lmexp.runs.ranks import Ranks, describe, tell_launcher
+from lmexp.runs.work_progress import Lines
 from lmexp.stopping import StopRequest
 
 if TYPE_CHECKING:

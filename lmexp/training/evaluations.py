@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 PREFIX = "evaluation/"
 """Of the log keys."""
-FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 60.0
-"""How long an evaluation takes before a line tells how far it is, and until the next one."""
 
 SHOWN_CHARACTERS = 100
 """Of a text, in a line."""
@@ -63,9 +61,11 @@ class StepEvaluations(pl.Callback):
         stop: StopRequest,
         say: Callable[[str], None],
         pause: Callable[[float], None],
+        busy: Callable[[str, int, int, int], None] = lambda what, step, done, total: None,
         items: FrozenItems | None = None,
     ) -> None:
-        """pause: told how many seconds were spent, which are none of training's."""
+        """pause: told how many seconds were spent, which are none of training's. busy: told what is being evaluated at
+        which step, how much of it is done, and of how much."""
         self.items = items
         self.config = config
         self.run_dir = run_dir
@@ -75,6 +75,7 @@ class StepEvaluations(pl.Callback):
         self.stop = stop
         self.say = say
         self.pause = pause
+        self.busy = busy
         self._seen_step = -1
         self._done_step = 0
         """The last step of which every evaluation that was due is logged; none is due before the first."""
@@ -178,6 +179,12 @@ class StepEvaluations(pl.Callback):
                 self._told.add(row.name)
                 self.say(f"step {step}  {row.name}  {row.status}")
 
+    def _progress(self, step: int, what: str, done: int, total: int) -> None:
+        """Ends an evaluation between two batches where a signal asks for it."""
+        if self.stop.received is not None:
+            raise Interrupted(agreed=False)
+        self.busy(f"evaluating {what}", step, done, total)
+
     def _context(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> EvaluationContext:
         data, settings, device = self.config.data, self.config.trainer, trainer.strategy.root_device
         average = self.average.average if self.average is not None else None
@@ -190,7 +197,7 @@ class StepEvaluations(pl.Callback):
             dtype_context=autocast(settings.precision, device),
             rank=trainer.global_rank,
             world_size=trainer.world_size,
-            progress=_Progress(step, self.stop, self.say),
+            progress=partial(self._progress, step),
             tokenizer=self.cache.tokenizer if self.cache is not None else None,
             folder=self.run_dir / EVALUATION_DIR,
             settings={"precision": settings.precision, "device": device.type},
@@ -199,23 +206,6 @@ class StepEvaluations(pl.Callback):
             ema=None if average is None else partial(_averaged, module, average),
             asked_to_stop=lambda: self.stop.received is not None,
         )
-
-
-class _Progress:
-    """Ends an evaluation between two batches where a signal asks for it, and tells of one that takes long."""
-
-    def __init__(self, step: int, stop: StopRequest, say: Callable[[str], None]) -> None:
-        self.step = step
-        self.stop = stop
-        self.say = say
-        self._next_line = time.monotonic() + FIRST_LINE_SECONDS
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self.stop.received is not None:
-            raise Interrupted(agreed=False)
-        if time.monotonic() > self._next_line and done < total:
-            self._next_line = time.monotonic() + LINE_SECONDS
-            self.say(f"step {self.step}  evaluating {what}: {done:,} of {total:,}")
 
 
 @contextmanager

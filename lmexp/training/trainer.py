@@ -226,7 +226,16 @@ def _callbacks(
         callbacks.append(average)
     if any(evaluation.every_n_steps is not None for evaluation in config.evaluation.values()):
         evaluations = StepEvaluations(
-            config, run_dir, cache, tracker, average, stop=stop, say=say, pause=step_log.pause, items=items
+            config,
+            run_dir,
+            cache,
+            tracker,
+            average,
+            stop=stop,
+            say=say,
+            pause=step_log.pause,
+            busy=step_log.progress.busy,
+            items=items,
         )
         callbacks.append(evaluations)
     return [*callbacks, writer]
