@@ -63,7 +63,7 @@ class RunRecord:
     from_run: str | None = None
     """Id of the run whose config it began with, lmexp train from=RUN."""
     initial_weights: dict[str, str] | None = None
-    """With model.init_from: path and sha256 of the file that its first weights come from."""
+    """Where its first weights aren't drawn: path and sha256 of the file, or of the Hugging Face folder, they are in."""
     changes: list[dict[str, Any]] = field(default_factory=list)
     """What `lmexp resume RUN OVERRIDES` has changed: when, step, overrides, changed (key -> [before, after])."""
     config: Any

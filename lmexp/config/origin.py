@@ -29,7 +29,7 @@ FROM = "from="
 """What such an override begins with."""
 OPTION = "from_run"
 """Name of the option that a run's node is, and of the config that chooses them all."""
-PATHS = ("run.root", "data.path", "data.cache_dir", "tokenizer.path", "model.init_from")
+PATHS = ("run.root", "data.path", "data.cache_dir", "tokenizer.path", "model.path", "model.init_from")
 """Keys of paths, which in a run's config begin in the folder where the run was started."""
 
 

@@ -12,13 +12,15 @@ from lmexp.config.schema import DICT_GROUPS
 from lmexp.errors import ConfigError
 
 RAW_TEXT_KEYS = re.compile(
-    r"prompt|run|model\.init_from|tokenizer\.path|data(\.parts\.\w+)?\.(path|pattern|validation_pattern|test_pattern|field|template|delimiter|quote)"
+    r"prompt|prompts_file|run|model\.(init_from|path)|tokenizer\.(path|eos)|data(\.parts\.\w+)?\.(path|pattern|validation_pattern|test_pattern|field|template|delimiter|quote)"
     r"|evaluation\.\w+\.(path|pattern|shots_path|target_file|prompt|prompts\.\w+|listing|target|delimiter|shot_delimiter"
     r"|unconditional|id|cluster|slice|first|second|text)"
 )
 """Keys whose value is taken literally, so that no character of it needs Hydra's quoting."""
 
-ADDED_KEYS = re.compile(r"\w[\w.]*\.args(\.[\w.]+)?|data\.weights\.\w+|evaluation\.\w+\.prompts\.\w+")
+ADDED_KEYS = re.compile(
+    r"\w[\w.]*\.args(\.[\w.]+)?|model\.config(\.[\w.]+)?|data\.weights\.\w+|evaluation\.\w+\.prompts\.\w+"
+)
 """Keys that no schema names; they need no +."""
 
 NULLABLE = ("tokenizer", "model", "optimizer", "scheduler", "experiment")

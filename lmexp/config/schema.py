@@ -16,6 +16,7 @@ from lmexp.evaluation import config as evaluation
 from lmexp.evaluation.benchmarks import config as benchmarks
 from lmexp.launch import config as launch
 from lmexp.models import config as models
+from lmexp.models.decoding import config as decoding
 from lmexp.optim import config as optim
 from lmexp.plugins import did_you_mean
 from lmexp.tasks import config as tasks
@@ -58,8 +59,9 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "word": tokenizers.WordTokenizerConfig,
         "bpe": tokenizers.BPETokenizerConfig,
         "saved": tokenizers.SavedTokenizerConfig,
+        "hf": tokenizers.HFTokenizerConfig,
     },
-    "model": {"gpt": models.GPTConfig, "custom": models.CustomModelConfig},
+    "model": {"gpt": models.GPTConfig, "hf": models.HFConfig, "custom": models.CustomModelConfig},
     "task": {"language_modeling": tasks.LanguageModelingConfig, "custom": tasks.CustomTaskConfig},
     "optimizer": {
         "adam": optim.AdamConfig,
@@ -269,7 +271,7 @@ class EvaluateConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class GenerateConfig:
+class GenerateConfig(decoding.DecodingConfig):
     """`lmexp generate`: sample text from a run's model."""
 
     run: str = ""
@@ -278,28 +280,41 @@ class GenerateConfig:
     """Of which checkpoint: best, latest, or the number of its step."""
     prompt: str = ""
     """Text to go on from; empty starts a new document."""
+    prompts_file: str | None = None
+    """Prompts instead of prompt: a text file with one on each line, or .jsonl with {"prompt": ...} on each. The texts
+    are printed as JSON lines, in the same order."""
     n_samples: int = 1
-    """Number of texts."""
-    max_new_tokens: int = 200
-    """Longest continuation, in tokens."""
-    temperature: float = 0.8
-    """Divides the logits; 0 always takes the likeliest token."""
-    top_k: int | None = 50
-    """Sample among the k likeliest tokens; null is all of them."""
-    top_p: float | None = None
-    """Sample among the likeliest tokens that hold this share of the probability; null is all of them."""
+    """Texts for each prompt, with seeds seed, seed + 1, ...; with n_beams, the n_samples best."""
+    batch_size: int = 16
+    """Texts computed at once; changes speed and memory, not the texts."""
     seed: int = 0
     """Same seed, same text."""
     accelerator: str = "auto"
     """cpu, cuda, or auto: CUDA where there is a device."""
 
     def __post_init__(self) -> None:
+        decoding.DecodingConfig.__post_init__(self)
         _check_run_and_weights("generate", self.run, self.weights)
         one_of("accelerator", self.accelerator, training.ACCELERATORS)
-        for name, least in (("n_samples", 1), ("max_new_tokens", 1), ("temperature", 0), ("top_k", 1), ("seed", 0)):
+        for name, least in (("n_samples", 1), ("batch_size", 1), ("seed", 0)):
             at_least(name, getattr(self, name), least)
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}; expected a share above 0 and up to 1, or null")
+        not_empty("prompts_file", self.prompts_file, "prompts.txt")
+        if self.prompt and self.prompts_file is not None:
+            raise ConfigError("prompt and prompts_file are both set; take one of them away")
+        if self.n_beams > 1 and self.n_samples > self.n_beams:
+            raise ConfigError(
+                f"n_samples ({self.n_samples}) must be at most n_beams ({self.n_beams}), of which it takes the best; "
+                f"try n_beams={self.n_samples}"
+            )
+        if self.n_beams > 1 and self.seed:
+            raise ConfigError(
+                f"seed={self.seed} is for sampling, but n_beams={self.n_beams} samples nothing; take it away"
+            )
+        if self.n_beams == 1 and self.temperature == 0 and self.n_samples > 1:
+            raise ConfigError(
+                f"n_samples is {self.n_samples}, but with temperature=0 all texts are the same; "
+                f"set n_samples=1 or temperature=0.8"
+            )
 
 
 COMMANDS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "generate": GenerateConfig}

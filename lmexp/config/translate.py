@@ -189,6 +189,7 @@ def _type_name(annotation: str) -> str:
         "None": "null",
         "list[str]": "a list such as [a,b]",
         "dict[str, Any]": "a mapping such as {a: 1}",
+        "LoRAConfig": "the adapters that model=hf_lora brings (then model.lora.r=4 and so on)",
     }
     parts = [words.get(part.strip(), part.strip()) for part in annotation.split("|")]
     return " or ".join(parts)

@@ -18,11 +18,16 @@ from lmexp.evaluation.figures import row_of
 from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import NUMBER, Figure, Header, Key, Samples, make_table
 from lmexp.models.base import LanguageModel
-from lmexp.models.decoding import generate
+from lmexp.models.decoding.config import DecodingConfig
+from lmexp.models.decoding.sampler import sample
+from lmexp.models.decoding.text_stream import TextStream
+from lmexp.tokenizers.base import Tokenizer
 
 N = 4
 SPLIT = "prompts"
 """What is continued is no part of the corpus."""
+BATCH_SIZE = 16
+"""Texts that are written at once."""
 REPETITION = Figure(
     name="repetition",
     definition=f"mean over texts of the share of a text's {N}-grams of tokens that stood in it before (seq-rep-{N})",
@@ -77,29 +82,10 @@ class GeneratedText:
             for number, prompt in enumerate(config.prompts)
             for i in range(config.n_samples)
         ]
+        prompts = [tokenizer.encode(prompt) or [tokenizer.eos_id] for _, prompt, _ in asked]
         mine = range(context.rank, len(asked), context.world_size)
-        total = len(mine) * config.max_new_tokens
-        made: list[tuple[int, list[int]]] = []
-        for done, place in enumerate(mine):
-            _, prompt, seed = asked[place]
-            tokens: list[int] = []
-            context.progress(name, done * config.max_new_tokens, total)
-            with context.dtype_context():
-                for token in generate(
-                    context.model,
-                    tokenizer.encode(prompt) or [tokenizer.eos_id],
-                    max_new_tokens=config.max_new_tokens,
-                    temperature=config.temperature,
-                    top_k=config.top_k,
-                    top_p=config.top_p,
-                    seed=seed,
-                    eos_id=tokenizer.eos_id,
-                ):
-                    tokens.append(token)
-                    context.progress(name, done * config.max_new_tokens + len(tokens), total)
-            made.append((place, tokens))
-        context.progress(name, total, total)
-        texts = dict(chain.from_iterable(context.gather(made)))
+        made = self._continue(context, name, {place: (prompts[place], asked[place][2]) for place in mine})
+        texts = dict(chain.from_iterable(found.items() for found in context.gather(made)))
         tokens_of = [texts[place] for place in range(len(asked))]
         names = [f"{number}-{seed}" for number, _, seed in asked]
         columns = {
@@ -107,11 +93,45 @@ class GeneratedText:
             "cluster_id": names,
             "seed": [seed for *_, seed in asked],
             "input": [prompt for _, prompt, _ in asked],
-            "prediction": [tokenizer.decode(tokens) for tokens in tokens_of],
+            "prediction": [_text(tokenizer, *both) for both in zip(prompts, tokens_of, strict=True)],
             "n_tokens": [len(tokens) for tokens in tokens_of],
             "repetition": [repetition(tokens) for tokens in tokens_of],
         }
         return make_table(columns, {"repetition": NUMBER})
+
+    def _continue(
+        self, context: EvaluationContext, name: str, asked: dict[int, tuple[list[int], int]]
+    ) -> dict[int, list[int]]:
+        """The tokens that follow each of the prompts, with its seed; some at once."""
+        config = self.config
+        assert context.tokenizer is not None
+        decoding = DecodingConfig(
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+        )
+        places, total = list(asked), len(asked) * config.max_new_tokens
+        made: dict[int, list[int]] = {place: [] for place in places}
+        for start in range(0, len(places), BATCH_SIZE):
+            batch = places[start : start + BATCH_SIZE]
+            done = start * config.max_new_tokens
+            context.progress(name, done, total)
+            with context.dtype_context():
+                prompts, seeds = zip(*(asked[place] for place in batch), strict=True)
+                for row, token, _ in sample(
+                    context.model, prompts, decoding, seeds=seeds, eos_id=context.tokenizer.eos_id
+                ):
+                    made[batch[row]].append(token)
+                    done += 1
+                    context.progress(name, done, total)
+        context.progress(name, total, total)
+        return made
+
+
+def _text(tokenizer: Tokenizer, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+    stream = TextStream(tokenizer, prompt)
+    return "".join([*(stream.push(token) for token in tokens), stream.close()])
 
 
 def texts_of(samples: Samples) -> list[tuple[str, int, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,13 @@ import torch
 
 from lmexp.config.freeze import read_record
 from lmexp.errors import CheckpointError, RunError
+from lmexp.models.decoding.config import DecodingConfig
+from lmexp.models.decoding.texts import stream_texts
 from lmexp.paths import CHECKPOINTS_DIR, TOKENIZER_JSON
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.tokenizers import base as tokenizers
 from lmexp.tokenizers.base import Tokenizer
-from lmexp.training import checkpoints
+from lmexp.training import checkpoints, initial_weights
 from lmexp.training.trainer import build_model, check_fits
 
 if TYPE_CHECKING:
@@ -35,15 +37,22 @@ class LoadedModel:
     checkpoint: Path
 
     def generate(self, prompt: str = "", *, seed: int = 0, **settings: Any) -> str:
-        """A continuation of prompt (without it). settings: max_new_tokens, temperature, top_k, top_p."""
-        return self.tokenizer.decode(self.stream(prompt, seed=seed, **settings))
+        """A continuation of prompt (without it). settings: those of DecodingConfig, e.g. max_new_tokens=50."""
+        return "".join(self.stream(prompt, seed=seed, **settings))
 
-    def stream(self, prompt: str = "", *, seed: int = 0, **settings: Any) -> Iterator[int]:
-        """The continuation's tokens as they come."""
-        from lmexp.models.decoding import generate
+    def generate_batch(self, prompts: Sequence[str], *, seed: int = 0, **settings: Any) -> list[str]:
+        """A continuation of each prompt, the same as generate(prompt, seed=seed, ...), computed all at once."""
+        texts = [""] * len(prompts)
+        decoding = DecodingConfig(**settings)
+        for piece in stream_texts(self.model, self.tokenizer, prompts, decoding, seeds=[seed] * len(prompts)):
+            texts[piece.row] += piece.text
+        return texts
 
-        tokens = self.tokenizer.encode(prompt) or [self.tokenizer.eos_id]
-        yield from generate(self.model, tokens, seed=seed, eos_id=self.tokenizer.eos_id, **settings)
+    def stream(self, prompt: str = "", *, seed: int = 0, **settings: Any) -> Iterator[str]:
+        """The continuation's text in pieces, as they come."""
+        decoding = DecodingConfig(**settings)
+        for piece in stream_texts(self.model, self.tokenizer, [prompt], decoding, seeds=[seed]):
+            yield piece.text
 
 
 def load(path: str | Path, *, weights: str = "best", device: str | torch.device = "cpu") -> LoadedModel:
@@ -59,6 +68,8 @@ def load(path: str | Path, *, weights: str = "best", device: str | torch.device 
     tokenizer = tokenizers.load(run_dir / TOKENIZER_JSON)
     check_fits(record.config, tokenizer.vocab_size, folder)
     model = build_model(record.config, tokenizer.vocab_size)
+    if record.initial_weights is not None and initial_weights.wanted(record.config, resumed=True):
+        initial_weights.load(model, Path(record.initial_weights["path"]), record.initial_weights["sha256"])
     try:
         model.load_state_dict(checkpoints.load_weights(folder))
     except RuntimeError as error:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmexp import __version__, plugins
-from lmexp.config.freeze import RunRecord, without_secrets, write_config_yaml, write_record
+from lmexp.config.freeze import RunRecord, plain_dataclass, without_secrets, write_config_yaml, write_record
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError, DataError, RunError
 from lmexp.evaluation.benchmarks.config import BenchmarkConfig
 from lmexp.evaluation.config import EvaluationConfig
+from lmexp.models.config import HFConfig
 from lmexp.paths import DATA_CARD_HTML, TOKENIZER_JSON, default_root
 from lmexp.redaction import redact_text, secret_variables
 from lmexp.runs import folder
@@ -46,15 +47,13 @@ def start(
     check_writable(Path(config.run.root or default_root()))
     config.launcher.check(config.trainer)
     items = check_items(config.evaluation, config.task)
-    if config.model is not None and config.model.init_from is not None:
-        from lmexp.training import initial_weights
-
-        initial_weights.find(config.model.init_from)  # again below: what is wrong is said before the data are prepared
+    _check_places(config)
     with shown(say) as progress:
         cache = prepare_data(config, progress)
     if cache is not None:
         say(f"data card: {cache.path / DATA_CARD_HTML}")
     _check_data_of_evaluations(config, cache)
+    plain = _with_architecture(config, plain, cache)
     weights = _initial_weights(config, cache)
     assert config.run.name is not None and config.run.folder is not None, "compose names the run"
     run_dir = folder.create(Path(config.run.root or default_root()), config.run.folder, config.run.name)
@@ -81,9 +80,48 @@ def start(
     return run_dir
 
 
+def _check_places(config: TrainConfig) -> None:
+    """An error where the model's files aren't where the config says: said before the data are prepared."""
+    if config.model is not None and config.model.init_from is not None:
+        from lmexp.training import initial_weights
+
+        initial_weights.find(config.model.init_from)
+    if isinstance(config.model, HFConfig):
+        from lmexp.models import hf_folder
+
+        folder = hf_folder.find(config.model)
+        if folder is not None:
+            hf_folder.read_config(folder)
+            if config.model.starts_from_path:
+                hf_folder.weight_files(folder)
+
+
+def _with_architecture(config: TrainConfig, plain: dict[str, Any], cache: TokenCache | None) -> dict[str, Any]:
+    """plain with the whole architecture of a Hugging Face model, which config has too afterwards."""
+    if not isinstance(config.model, HFConfig):
+        return plain
+    if cache is None or not isinstance(config.data, CorpusConfig):
+        raise ConfigError(
+            "model=hf is for a corpus of lmexp; with data=custom let your LightningModule make its model, model=null"
+        )
+    from lmexp.models.hf_architecture import resolve
+
+    config.model.resolved = resolve(
+        config.model,
+        vocab_size=cache.tokenizer.vocab_size,
+        sequence_length=config.data.sequence_length,
+        eos_id=cache.tokenizer.eos_id,
+    )
+    resolved = plain_dataclass(config.model)["resolved"]
+    return {**plain, "model": {**plain["model"], "resolved": resolved}}
+
+
 def _initial_weights(config: TrainConfig, cache: TokenCache | None) -> dict[str, str] | None:
-    """What run.json keeps of the weights that model.init_from names, which have been found to fit; None without it."""
-    if config.model is None or config.model.init_from is None:
+    """What run.json keeps of the weights that aren't drawn, which have been found to fit; None where all are.
+
+    Of a Hugging Face model it is also found out here whether it can be trained on these windows.
+    """
+    if config.model is None or (config.model.init_from is None and not isinstance(config.model, HFConfig)):
         return None
     if cache is None:
         raise ConfigError(
@@ -93,7 +131,16 @@ def _initial_weights(config: TrainConfig, cache: TokenCache | None) -> dict[str,
     from lmexp.training import initial_weights
     from lmexp.training.trainer import build_model
 
-    return initial_weights.check(config, cache.tokenizer, build_model(config, cache.tokenizer.vocab_size))
+    model = build_model(config, cache.tokenizer.vocab_size)
+    weights = None
+    if initial_weights.wanted(config, resumed=False):
+        weights = initial_weights.check(config, cache.tokenizer, model)
+    if isinstance(config.model, HFConfig):
+        from lmexp.models.hf import HFModel
+
+        assert isinstance(model, HFModel) and isinstance(config.data, CorpusConfig)
+        model.check(packed=config.data.sequence_length if config.data.windows == "packed" else None)
+    return weights
 
 
 def _check_data_of_evaluations(config: TrainConfig, cache: TokenCache | None) -> None:

@@ -21,7 +21,7 @@ from lmexp.reading import check_format, read_object
 
 FORMAT = "lmexp.tokenizer"
 VERSION = 1
-BUILT_IN = ("byte", "char", "word", "bpe")
+BUILT_IN = ("byte", "char", "word", "bpe", "hf")
 """Kinds of which the class is in the module of the same name."""
 
 MOST_BYTES = 1 << 28

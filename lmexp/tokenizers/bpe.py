@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +22,10 @@ import tiktoken
 from numpy.typing import NDArray
 
 from lmexp.tokenizers.base import Ints, Tokenizer, texts
+from lmexp.tokenizers.library import byte_level, library
 
 if TYPE_CHECKING:
-    import tokenizers as library
+    import tokenizers
 
 N_BYTES = 256
 
@@ -86,14 +85,14 @@ class BPETokenizer(Tokenizer):
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int, min_frequency: int) -> BPETokenizer:
         """Learn merges until there are vocab_size tokens, or no pair that occurs min_frequency times."""
-        hf = _library()
+        hf = library()
         trainer = hf.trainers.BpeTrainer(
             vocab_size=vocab_size - 1,
             min_frequency=min_frequency,
             initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        pipeline = _pipeline(hf.models.BPE())
+        pipeline = byte_level(hf.models.BPE())
         pipeline.train_from_iterator(texts, trainer=trainer)
         model = json.loads(pipeline.to_str())["model"]
         return cls(sorted(model["vocab"], key=model["vocab"].get), [(left, right) for left, right in model["merges"]])
@@ -121,9 +120,9 @@ class BPETokenizer(Tokenizer):
         return np.array(self._fallback.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
     @functools.cached_property
-    def _fallback(self) -> library.Tokenizer:
+    def _fallback(self) -> tokenizers.Tokenizer:
         vocab = {token: i for i, token in enumerate(self.tokens)}
-        return _pipeline(_library().models.BPE(vocab=vocab, merges=self.merges))
+        return byte_level(library().models.BPE(vocab=vocab, merges=self.merges))
 
     def _decode(self, ids: list[int]) -> str:
         return b"".join([self._bytes[token] for token in ids]).decode(errors="replace")
@@ -201,26 +200,3 @@ def _encoding(pieces: list[bytes]) -> tiktoken.Encoding:
     # The special token is never allowed, so no text yields it; without any, tiktoken searches for it at each character.
     ranks = {piece: i for i, piece in enumerate(pieces)}
     return tiktoken.Encoding("lmexp", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={"<eos>": len(pieces)})
-
-
-@functools.cache
-def _library() -> Any:
-    """Hugging Face's tokenizers, imported where it is needed.
-
-    Its threads don't survive a fork: a child process that uses them hangs, and unless this variable is set, the library
-    may warn in every child. Here the parent keeps its threads; a child works without them.
-    """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    if sys.platform != "win32":
-        os.register_at_fork(after_in_child=lambda: os.environ.update(TOKENIZERS_PARALLELISM="false"))
-    import tokenizers
-
-    return tokenizers
-
-
-def _pipeline(model: library.models.BPE) -> library.Tokenizer:
-    """The library's tokenizer around a model: GPT-2's split into words, then bytes."""
-    hf = _library()
-    pipeline: library.Tokenizer = hf.Tokenizer(model)
-    pipeline.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    return pipeline

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmexp.checks import at_least
+from lmexp.checks import at_least, not_empty
 from lmexp.errors import ConfigError
 from lmexp.redaction import secret_fields
 
@@ -125,6 +125,35 @@ class SavedTokenizerConfig(TokenizerConfig):
         from lmexp.tokenizers.saved import load
 
         return load(self.path)
+
+    def identity(self) -> dict[str, Any]:
+        """The tokenizer itself, wherever its file lies."""
+        return {"kind": self.kind, "sha256": self.train(()).digest()}
+
+    def text_bytes(self) -> int | None:
+        return 0
+
+
+@dataclass(kw_only=True, slots=True)
+class HFTokenizerConfig(TokenizerConfig):
+    """The tokenizer of a Hugging Face model, whatever its algorithm; nothing is trained."""
+
+    kind: str = "hf"
+    path: str = ""
+    """A folder that holds tokenizer.json, or a name on the hub."""
+    revision: str | None = None
+    """Commit of a repository on the hub: its 40 hex digits."""
+    eos: str | None = None
+    """The token that ends a document; null is the one that the folder names."""
+
+    def __post_init__(self) -> None:
+        not_empty("tokenizer.revision", self.revision, "<commit>")
+        not_empty("tokenizer.eos", self.eos, "</s>")
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        from lmexp.tokenizers.hf import load
+
+        return load(self.path, revision=self.revision, eos=self.eos)
 
     def identity(self) -> dict[str, Any]:
         """The tokenizer itself, wherever its file lies."""

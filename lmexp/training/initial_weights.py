@@ -1,4 +1,5 @@
-"""Weights that training starts from: `model.init_from=RUN` or a folder that holds model.safetensors.
+"""Weights that training starts from: `model.init_from=RUN` or a folder that holds model.safetensors, or those of the
+Hugging Face model in `model.path`.
 
 Weights only: the step starts at 0, the optimizer is fresh. Every tensor of the model must be in the file, under its
 name and with its shape, and nothing else may be; and the tokens must mean the same.
@@ -19,9 +20,12 @@ from torch import Tensor, nn
 
 from lmexp.config.freeze import read_body
 from lmexp.errors import CheckpointError, ConfigError
+from lmexp.models import hf_folder
+from lmexp.models.config import HFConfig
+from lmexp.models.hf import HFModel
 from lmexp.paths import CHECKPOINTS_DIR, RUN_JSON, TOKENIZER_JSON
 from lmexp.plugins import did_you_mean
-from lmexp.tokenizers import base as tokenizers
+from lmexp.tokenizers.to_hf import same_tokens
 from lmexp.training import checkpoints
 
 if TYPE_CHECKING:
@@ -61,12 +65,22 @@ def find(given: str) -> WeightsFile:
     )
 
 
+def wanted(config: TrainConfig, *, resumed: bool) -> bool:
+    """Whether weights are read from such a file: at the beginning, and always where checkpoints hold adapters alone."""
+    if isinstance(config.model, HFConfig) and config.model.starts_from_path:
+        return not resumed or config.model.lora is not None
+    return config.model is not None and config.model.init_from is not None and not resumed
+
+
 def check(config: TrainConfig, tokenizer: Tokenizer | None, model: nn.Module) -> dict[str, str]:
     """What run.json keeps of the weights that a config starts from; an error where they don't fit the model.
 
     tokenizer: of the data; model: as the config builds it.
     """
-    assert config.model is not None and config.model.init_from is not None
+    assert config.model is not None
+    if isinstance(config.model, HFConfig) and config.model.starts_from_path:
+        return _check_hugging_face(config.model, tokenizer, model)
+    assert config.model.init_from is not None
     given = config.model.init_from
     file = find(given)
     _check_tokenizer(given, file, tokenizer)
@@ -76,24 +90,48 @@ def check(config: TrainConfig, tokenizer: Tokenizer | None, model: nn.Module) ->
 
 
 def load(model: nn.Module, path: Path, sha256: str) -> None:
-    """Give the model the weights of a file that check() has seen; CheckpointError where it has changed since."""
+    """Give the model the weights of a file that check() has seen; CheckpointError where it has changed since.
+
+    path: for a Hugging Face model, its folder.
+    """
+    adapts = isinstance(model, HFModel) and model.lora is not None
+    why = "and its checkpoints hold adapters alone" if adapts else "and has no checkpoint of its own yet"
+    whole = isinstance(model, HFModel) and path.is_dir()
     try:
-        found = checkpoints.sha256(path)
+        found = hf_folder.digest(path) if whole else checkpoints.sha256(path)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: can't be read ({error.strerror}), but the run starts from these weights and has no checkpoint of "
-            f"its own yet; restore the file, or start a run anew"
+            f"{path}: can't be read ({error.strerror}), but the run starts from these weights {why}; restore the "
+            f"{'folder' if isinstance(model, HFModel) else 'file'}, or start a run anew"
         ) from None
     if found != sha256:
         raise CheckpointError(
-            f"{path}: SHA-256 is {found}, but the run was made to start from {sha256} and has no checkpoint of its own "
-            f"yet; restore the file, or start a run anew"
+            f"{path}: SHA-256 is {found}, but the run was made to start from {sha256} {why}; restore the file, or "
+            f"start a run anew"
         )
+    if isinstance(model, HFModel) and whole:
+        model.load_base(hf_folder.read_weights(path), str(path))
+        return
     weights = _read(path, sha256)
     own = model.state_dict()
     with torch.no_grad():
         for name, tensor in weights.items():
             own[name].copy_(tensor)
+
+
+def _check_hugging_face(config: HFConfig, tokenizer: Tokenizer | None, model: nn.Module) -> dict[str, str]:
+    """The same of the weights in model.path, which the model has afterwards."""
+    folder = hf_folder.find(config)
+    assert folder is not None and isinstance(model, HFModel)
+    if tokenizer is not None and same_tokens(folder, tokenizer) is False:
+        raise ConfigError(
+            f"model.path={config.path}: these weights were trained with another tokenizer, so the rows of their "
+            f"embedding mean other tokens; use that one too: tokenizer=hf tokenizer.path={config.path}"
+            + (f" tokenizer.revision={config.revision}" if config.revision is not None else "")
+        )
+    found = {"path": str(folder), "sha256": hf_folder.digest(folder)}
+    load(model, folder, found["sha256"])
+    return found
 
 
 def _read(path: Path, sha256: str) -> dict[str, Tensor]:
@@ -114,7 +152,7 @@ def _check_tokenizer(given: str, file: WeightsFile, tokenizer: Tokenizer | None)
     """An error where the rows of the embedding belong to other tokens."""
     folders = [folder for folder in (file.run_dir, file.path.parent) if folder is not None]
     saved = next((folder / TOKENIZER_JSON for folder in folders if (folder / TOKENIZER_JSON).is_file()), None)
-    if saved is None or tokenizer is None or tokenizers.load(saved).digest() == tokenizer.digest():
+    if saved is None or tokenizer is None or same_tokens(saved.parent, tokenizer):
         return
     where = given if saved.parent == file.run_dir == Path(given).expanduser().absolute() else str(saved)
     raise ConfigError(

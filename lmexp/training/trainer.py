@@ -150,7 +150,7 @@ def fit(
 ) -> None:
     """Train from the newest checkpoint, or from the start, to the end. Raises Stopped when a signal ended it.
 
-    started_from: path and sha256 of the first weights, with model.init_from; not read where there is a checkpoint.
+    started_from: path and sha256 of the first weights, where they aren't drawn; not read where a checkpoint has all.
     items: what the run knows of files that its evaluations read.
     """
     quieten_lightning()
@@ -158,7 +158,8 @@ def fit(
     resumed = checkpoints.latest(root, warn=say)
     if resumed is not None and cache is not None:
         check_fits(config, cache.tokenizer.vocab_size, resumed)
-    parts = build(config, cache, started_from if resumed is None else None)
+    reads = initial_weights.wanted(config, resumed=resumed is not None)
+    parts = build(config, cache, started_from if reads else None)
     checkpoint_io = FolderCheckpointIO(data_fingerprints)
     callbacks = _callbacks(config, run_dir, cache, parts, tracker, rank, checkpoint_io, stop, say, items)
     trainer = _trainer(config, run_dir, parts, tracker, checkpoint_io, callbacks)

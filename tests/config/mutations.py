@@ -99,7 +99,10 @@ MOST: dict[str, float] = {
 }
 """Key of a number -> about the most that it may be."""
 
-POSITIVE = ("optimizer.lr", "optimizer.eps", "model.rotary_base", "model.init_std", "trainer.gradient_clip_val")
+POSITIVE = (
+    *("optimizer.lr", "optimizer.eps", "trainer.gradient_clip_val"),
+    *("model.rotary_base", "model.init_std", "model.norm_eps"),
+)
 """Numbers that can't be 0."""
 
 NOT_EMPTY = (

@@ -17,7 +17,8 @@ from lmexp.evaluation.generated import GeneratedText, repetition, texts_of
 from lmexp.evaluation.runner import run_evaluations
 from lmexp.evaluation.samples import read_samples
 from lmexp.models.config import GPTConfig
-from lmexp.models.decoding import generate
+from lmexp.models.decoding.config import DecodingConfig
+from lmexp.models.decoding.texts import stream_texts
 from lmexp.tokenizers.byte import ByteTokenizer
 
 
@@ -39,11 +40,10 @@ def test_each_text_is_what_generate_makes_of_prompt_and_seed(tmp_path: Path) -> 
     (row,) = run_evaluations({"story": CONFIG}, now)
     found = read_samples(tmp_path / "story" / "step-00000020.parquet")
     assert [(prompt, seed) for prompt, seed, _ in texts_of(found)] == [("", 5), ("", 6), ("To be", 5), ("To be", 6)]
-    tokenizer = ByteTokenizer()
-    settings = {"max_new_tokens": 9, "temperature": 0.7, "top_k": 40, "eos_id": tokenizer.eos_id}
+    decoding = DecodingConfig(max_new_tokens=9, temperature=0.7, top_k=40)
     for prompt, seed, text in texts_of(found):
-        tokens = tokenizer.encode(prompt) or [tokenizer.eos_id]
-        assert text == tokenizer.decode(generate(now.model, tokens, seed=seed, **settings))
+        pieces = stream_texts(now.model, ByteTokenizer(), [prompt], decoding, seeds=[seed])
+        assert text == "".join(piece.text for piece in pieces)
     assert (row.name, row.split, row.n) == ("story/repetition", "prompts", 4)
     assert found.header.definition == "4 texts of up to 9 tokens, temperature=0.7, top_k=40"
 

@@ -21,15 +21,41 @@ from lmexp.models.config import CustomModelConfig, GPTConfig
         ({"d_model": 12, "positions": "rotary"}, r"12 / 4 = 3\) is odd; try model.d_model=16"),
         (
             {"positions": "rotery"},
-            "model.positions is 'rotery'; expected one of learned, rotary; did you mean rotary",
+            "model.positions is 'rotery'; expected one of learned, rotary, alibi; did you mean rotary",
         ),
         ({"norm": "batch"}, "model.norm is 'batch'; expected one of layer_norm, rms_norm"),
-        ({"activation": "relu"}, "model.activation is 'relu'; expected one of gelu, swiglu"),
+        ({"activation": "relu"}, "model.activation is 'relu'; expected one of gelu, gelu_tanh, relu2, swiglu"),
         ({"n_layer": 0}, "model.n_layer is 0; expected at least 1"),
         ({"n_kv_head": 0}, "model.n_kv_head is 0; expected at least 1"),
         ({"d_ff": -1}, "model.d_ff is -1; expected at least 1"),
         ({"dropout": 1.0}, "model.dropout is 1.0; expected a probability"),
         ({"init_std": 0.0}, "model.init_std is 0.0; expected a positive number"),
+        ({"norm_eps": 0.0}, "model.norm_eps is 0.0; expected a positive number"),
+        (
+            {"rotary_factor": 2.0},
+            "model.rotary_factor is 2.0, but nothing reads it with model.rotary_scaling=none",
+        ),
+        (
+            {"positions": "rotary", "rotary_scaling": "linear", "rotary_factor": 2.0, "rotary_original_length": 8},
+            "model.rotary_original_length is 8, but nothing reads it with model.rotary_scaling=linear",
+        ),
+        (
+            {"rotary_scaling": "linear", "rotary_factor": 2.0},
+            "model.rotary_scaling is linear, but model.positions is learned; set model.positions=rotary",
+        ),
+        (
+            {"positions": "rotary", "rotary_scaling": "linear"},
+            "does nothing with model.rotary_factor=1; set .* e.g. model.rotary_factor=4",
+        ),
+        (
+            {"positions": "rotary", "rotary_scaling": "yarn", "rotary_factor": 2.0},
+            "model.rotary_scaling=yarn needs .* set model.rotary_original_length",
+        ),
+        (
+            {"positions": "rotary", "rotary_scaling": "linear", "rotary_factor": 2.0, "rotary_base": 1.0},
+            "model.rotary_base is 1.0; expected more than 1",
+        ),
+        ({"rotary_factor": 0.5}, "model.rotary_factor is 0.5; expected at least 1"),
         ({"rotary_base": float("nan")}, "model.rotary_base is nan; expected a positive number"),
     ],
 )

@@ -21,7 +21,8 @@ VARIATIONS = [
     for positions, norm, n_kv_head in itertools.product(("learned", "rotary"), ("layer_norm", "rms_norm"), (4, 2))
 ]
 LLAMA = {"positions": "rotary", "norm": "rms_norm", "activation": "swiglu", "n_kv_head": 1, "qk_norm": True}
-every_variation = pytest.mark.parametrize("settings", [*VARIATIONS, LLAMA], ids=str)
+ALIBI = {"positions": "alibi", "n_kv_head": 2, "n_head": 8}
+every_variation = pytest.mark.parametrize("settings", [*VARIATIONS, LLAMA, ALIBI], ids=str)
 
 
 def build(sequence_length: int = SEQ, **settings: object) -> GPT:
@@ -147,7 +148,7 @@ def test_a_single_document_with_positions_equals_the_path_without(settings: dict
     assert_equal_up_to(1e-6, model(tokens, positions), model(tokens))
 
 
-@pytest.mark.parametrize("settings", [{}, LLAMA], ids=["gpt", "llama"])
+@pytest.mark.parametrize("settings", [{}, LLAMA, ALIBI], ids=["gpt", "llama", "alibi"])
 def test_padding_behind_a_document_changes_nothing(settings: dict[str, object]) -> None:
     model = build(**settings)
     tokens, _ = pack(((20,),))
@@ -156,7 +157,7 @@ def test_padding_behind_a_document_changes_nothing(settings: dict[str, object]) 
     assert_equal_up_to(1e-6, model(padded, positions)[:, :20], model(tokens))
 
 
-@pytest.mark.parametrize("settings", [{}, LLAMA], ids=["gpt", "llama"])
+@pytest.mark.parametrize("settings", [{}, LLAMA, ALIBI], ids=["gpt", "llama", "alibi"])
 def test_documents_longer_than_a_block_of_the_attention_kernel(settings: dict[str, object]) -> None:
     """The CPU's flash attention goes by blocks of 512 keys: whole blocks are masked here."""
     rows = ((30, 600, 570), (1198, 1, 1))
@@ -166,7 +167,7 @@ def test_documents_longer_than_a_block_of_the_attention_kernel(settings: dict[st
         assert_equal_up_to(1e-13, model(tokens, positions), one_by_one(model, tokens, rows))
 
 
-@pytest.mark.parametrize("settings", [{}, LLAMA], ids=["gpt", "llama"])
+@pytest.mark.parametrize("settings", [{}, LLAMA, ALIBI], ids=["gpt", "llama", "alibi"])
 def test_bf16_autocast_stays_near_fp32_and_documents_apart(settings: dict[str, object]) -> None:
     model = build(**settings)
     tokens, positions = pack()
@@ -180,7 +181,7 @@ def test_bf16_autocast_stays_near_fp32_and_documents_apart(settings: dict[str, o
     assert torch.equal(after[others], rough[others])
 
 
-@pytest.mark.parametrize("settings", [{}, LLAMA], ids=["gpt", "llama"])
+@pytest.mark.parametrize("settings", [{}, LLAMA, ALIBI], ids=["gpt", "llama", "alibi"])
 def test_compiles_into_one_graph(settings: dict[str, object]) -> None:
     model = build(**settings)
     tokens, positions = pack()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lmexp.models.layers.attention import Remember
 from lmexp.models.layers.rotary import Rotation
 
 
@@ -24,8 +25,14 @@ class Block(nn.Module):
         self.feed_forward_norm = feed_forward_norm
         self.feed_forward = feed_forward
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Rotation | None = None,
+        mask: Tensor | None = None,
+        remember: Remember | None = None,
+    ) -> Tensor:
         """(batch, seq, d_model) -> (batch, seq, d_model)."""
-        x = x + self.attention(self.attention_norm(x), rotation, mask)
+        x = x + self.attention(self.attention_norm(x), rotation, mask, remember)
         out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
         return out

@@ -6,19 +6,26 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 
-class GELUFeedForward(nn.Module):
-    """down(gelu(up(x))), with the exact GELU as nanoGPT has it."""
+class FeedForward(nn.Module):
+    """down(activation(up(x)))."""
 
-    def __init__(self, d_model: int, d_ff: int, *, bias: bool, dropout: float) -> None:
+    def __init__(self, activation: str, d_model: int, d_ff: int, *, bias: bool, dropout: float) -> None:
+        """activation: gelu (exact, as nanoGPT has it), gelu_tanh (its tanh approximation, as GPT-2 has it) or relu2."""
         super().__init__()
+        self.activation = activation
         self.up = nn.Linear(d_model, d_ff, bias=bias)
         self.down = nn.Linear(d_ff, d_model, bias=bias)
         self.residual_dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, seq, d_model) -> (batch, seq, d_model)."""
-        out: Tensor = self.residual_dropout(self.down(F.gelu(self.up(x))))
+        out: Tensor = self.residual_dropout(self.down(self._activated(self.up(x))))
         return out
+
+    def _activated(self, x: Tensor) -> Tensor:
+        if self.activation == "relu2":  # So et al. 2021, arXiv:2109.08668
+            return F.relu(x).square()
+        return F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
 
 
 class SwiGLUFeedForward(nn.Module):
@@ -38,6 +45,7 @@ class SwiGLUFeedForward(nn.Module):
 
 
 def make_feed_forward(activation: str, d_model: int, d_ff: int, *, bias: bool, dropout: float) -> nn.Module:
-    """The feed-forward layer with this activation: gelu or swiglu."""
-    layer = SwiGLUFeedForward if activation == "swiglu" else GELUFeedForward
-    return layer(d_model, d_ff, bias=bias, dropout=dropout)
+    """The feed-forward layer with this activation: gelu, gelu_tanh, relu2 or swiglu."""
+    if activation == "swiglu":
+        return SwiGLUFeedForward(d_model, d_ff, bias=bias, dropout=dropout)
+    return FeedForward(activation, d_model, d_ff, bias=bias, dropout=dropout)

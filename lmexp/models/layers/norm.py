@@ -23,6 +23,6 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.to(self.weight.dtype), self.weight.shape, self.weight, self.eps)
 
 
-def make_norm(kind: str, d: int, *, bias: bool) -> nn.Module:
+def make_norm(kind: str, d: int, *, bias: bool, eps: float = 1e-5) -> nn.Module:
     """layer_norm or rms_norm over d features; bias is for layer_norm only."""
-    return RMSNorm(d) if kind == "rms_norm" else nn.LayerNorm(d, bias=bias)
+    return RMSNorm(d, eps=eps) if kind == "rms_norm" else nn.LayerNorm(d, bias=bias, eps=eps)

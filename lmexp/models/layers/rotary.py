@@ -12,6 +12,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from lmexp.models.layers.rotary_scaling import RotaryScaling, frequencies
+
 
 class Rotation(NamedTuple):
     """Cosines and sines of each position's angles, (seq, d_head / 2) or, where each sequence has positions of its
@@ -27,9 +29,11 @@ class Rotary(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, d_head: int, max_sequence_length: int, *, base: float = 10000.0) -> None:
+    def __init__(
+        self, d_head: int, max_sequence_length: int, *, base: float = 10000.0, scaling: RotaryScaling | None = None
+    ) -> None:
         super().__init__()
-        self.d_head, self.max_sequence_length, self.base = d_head, max_sequence_length, base
+        self.d_head, self.max_sequence_length, self.base, self.scaling = d_head, max_sequence_length, base, scaling
         device = torch.get_default_device()
         for name, table in zip(("cos", "sin"), self._tables(), strict=True):
             self.register_buffer(name, table.float().to(device), persistent=False)
@@ -43,9 +47,9 @@ class Rotary(nn.Module):
     def _tables(self) -> tuple[Tensor, Tensor]:
         """In float64 on the CPU: at position 100,000 an fp32 angle is off by 0.004."""
         positions = torch.arange(self.max_sequence_length, dtype=torch.float64, device="cpu")
-        exponents = torch.arange(0, self.d_head, 2, dtype=torch.float64, device="cpu") / self.d_head
-        angles = torch.outer(positions, self.base**-exponents)
-        return angles.cos(), angles.sin()  # (max_sequence_length, d_head / 2)
+        per_position, factor = frequencies(self.d_head, self.base, self.scaling)
+        angles = torch.outer(positions, per_position)
+        return angles.cos() * factor, angles.sin() * factor  # (max_sequence_length, d_head / 2)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast, then fill anew: bf16 must not round the tables, float64 wants more digits than fp32

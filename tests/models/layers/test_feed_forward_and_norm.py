@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lmexp.models.layers.feed_forward import GELUFeedForward, SwiGLUFeedForward, make_feed_forward
+from lmexp.models.layers.feed_forward import FeedForward, SwiGLUFeedForward, make_feed_forward
 from lmexp.models.layers.norm import RMSNorm, make_norm
 
 X = torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -12,10 +12,25 @@ X = torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual
 
 def test_gelu_is_exact() -> None:
     layer = make_feed_forward("gelu", 6, 24, bias=True, dropout=0.0).double()
-    assert isinstance(layer, GELUFeedForward)
+    assert isinstance(layer, FeedForward)
     up = layer.up(X)
     gelu = up * 0.5 * (1 + torch.special.erf(up / math.sqrt(2)))
     torch.testing.assert_close(layer(X), layer.down(gelu))
+
+
+def test_gelu_tanh_is_gpt2s_approximation() -> None:
+    layer = make_feed_forward("gelu_tanh", 6, 24, bias=True, dropout=0.0).double()
+    assert isinstance(layer, FeedForward)
+    up = layer.up(X)
+    approximate = 0.5 * up * (1 + torch.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)))
+    torch.testing.assert_close(layer(X), layer.down(approximate))
+
+
+def test_relu2_squares_what_is_positive() -> None:
+    layer = make_feed_forward("relu2", 6, 24, bias=False, dropout=0.0).double()
+    assert isinstance(layer, FeedForward)
+    up = layer.up(X)
+    torch.testing.assert_close(layer(X), layer.down(torch.where(up > 0, up * up, torch.zeros_like(up))))
 
 
 def test_swiglu_gates() -> None:
@@ -36,6 +51,13 @@ def test_rms_norm_divides_by_the_root_mean_square() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_rms_norm_answers_in_the_weights_precision(dtype: torch.dtype) -> None:
     assert RMSNorm(6).to(dtype)(X.bfloat16()).dtype == dtype
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "rms_norm"])
+def test_eps_is_added_before_the_root(kind: str) -> None:
+    norm = make_norm(kind, 6, bias=False, eps=0.5).double()
+    x = X if kind == "rms_norm" else X - X.mean(dim=-1, keepdim=True)
+    torch.testing.assert_close(norm(X), x / (x.square().mean(dim=-1, keepdim=True) + 0.5).sqrt())
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -1,5 +1,7 @@
 import itertools
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -7,7 +9,9 @@ from torch import Tensor, nn
 
 from lmexp.errors import ConfigError, LmexpError
 from lmexp.models.config import GPTConfig
-from lmexp.models.decoding import generate, next_token_probabilities
+from lmexp.models.decoding.config import DecodingConfig
+from lmexp.models.decoding.sampler import sample
+from lmexp.models.decoding.sampling import next_token_probabilities
 
 VOCAB, SEQ = 23, 8
 LOGITS = torch.tensor([2.0, -1.0, 0.5, 0.5, 3.0, 0.0, -2.0])
@@ -18,6 +22,15 @@ def model() -> nn.Module:
     torch.manual_seed(0)
     built = GPTConfig(n_layer=2, d_model=32, init_std=0.5).build(vocab_size=VOCAB, sequence_length=SEQ)
     return built.eval()
+
+
+def generate(
+    model: nn.Module, prompt: list[int], *, seed: int = 0, eos_id: int | None = None, **settings: Any
+) -> Iterator[int]:
+    """The tokens that continue one prompt; unless settings say otherwise, drawn from all of the distribution."""
+    decoding = DecodingConfig(**{"temperature": 1.0, "top_k": None, **settings})
+    sampled = sample(model, [prompt], decoding, seeds=[seed], eos_id=eos_id)
+    return (token for _, token, _ in sampled)
 
 
 class FixedLogits(nn.Module):
@@ -63,7 +76,7 @@ def test_same_seed_same_tokens_whatever_the_global_state(model: nn.Module) -> No
 
 def test_tokens_come_one_by_one_and_leave_the_model_as_it_was() -> None:
     model = FixedLogits(LOGITS).train()
-    stream = generate(model, [0], max_new_tokens=10)
+    stream = sample(model, [[0]], DecodingConfig(max_new_tokens=10), seeds=[0])
     assert model.longest == 0
     next(stream)
     assert model.longest == 1
@@ -88,7 +101,7 @@ def test_eos_ends_the_text() -> None:
 def test_samples_follow_the_distribution() -> None:
     settings = {"temperature": 0.7, "top_k": 5, "top_p": 0.95}
     n = 4000
-    counts = Counter(generate(FixedLogits(LOGITS), [0], max_new_tokens=n, **settings))  # type: ignore[arg-type]
+    counts = Counter(generate(FixedLogits(LOGITS), [0], max_new_tokens=n, **settings))
     expected = next_token_probabilities(LOGITS, **settings)  # type: ignore[arg-type]
     assert 1 < len(counts) == int((expected > 0).sum()) < 6
     for token, share in enumerate(expected.tolist()):
@@ -128,16 +141,22 @@ def test_top_p_keeps_the_smallest_set(top_p: float) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": -1.0}, "temperature is -1.0; expected 0"),
+        ({"temperature": -1.0}, "temperature is -1.0; expected at least 0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_k": 0}, "top_k is 0; expected at least 1"),
         ({"top_p": 0.0}, "top_p is 0.0; expected a share above 0"),
+        ({"min_p": -0.1}, "min_p is -0.1; expected a share from 0 to 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; expected above 0"),
+        ({"stop": ["a", ""]}, "stop has an empty text"),
+        ({"n_beams": 2, "top_p": 0.5, "temperature": 0}, "top_p=0.5 is for sampling, but n_beams=2"),
+        ({"length_penalty": 2.0}, "length_penalty=2.0 is for beam search, but n_beams=1"),
+        ({"early_stopping": "maybe"}, "early_stopping is 'maybe'; expected one of false, true, never"),
         ({"top_p": 1.5}, "top_p is 1.5; expected a share above 0"),
     ],
 )
 def test_bad_settings_are_refused_before_the_first_token(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        generate(FixedLogits(LOGITS), [0], max_new_tokens=1, **settings)  # type: ignore[arg-type]
+        generate(FixedLogits(LOGITS), [0], max_new_tokens=1, **settings)
 
 
 def test_an_empty_prompt_is_refused() -> None:

@@ -1,0 +1,1 @@
+"""From logits to text: sampling, beam search, and text as it comes."""
