@@ -79,7 +79,7 @@ def test_a_run_without_rows_says_so() -> None:
 def test_long_runs_say_how_they_are_drawn() -> None:
     files = run(*({"step": step, "train/loss": 2 + step % 3} for step in range(3000)))
     html = section(files)
-    assert "train: mean of 10 points each, in the band from the lowest to the highest" in html
+    assert "mean of 10 points each, in the band from the lowest to the highest" in html
     assert len(html) < 40_000
 
 

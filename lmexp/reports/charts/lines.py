@@ -111,7 +111,7 @@ def line_chart(
 def drawn_line(line: Line, x: Scale, y: Scale) -> str:
     """A line with dots to rest the pointer on; of many points the mean of each stretch, and the band that they fill."""
     parts = [
-        f'<line class="whisker" x1="{x(at):.1f}" y1="{y(low):.1f}" x2="{x(at):.1f}" y2="{y(high):.1f}"/>'
+        f'<line class="whisker thin" x1="{x(at):.1f}" y1="{y(low):.1f}" x2="{x(at):.1f}" y2="{y(high):.1f}"/>'
         for at, low, high in line.intervals
     ]
     if len(line.points) <= MAX_POINTS:
@@ -160,11 +160,13 @@ def stretched(points: Sequence[Point], n_points: int, limit: int = MAX_POINTS) -
 
 def note_of(lines: Sequence[Line]) -> str:
     """What is to be known of lines that aren't drawn point by point; "" where all are."""
-    sizes = {line.label: len(line.points) for line in lines if len(line.points) > MAX_POINTS}
-    return "; ".join(
-        f"{label}: mean of {math.ceil(n / MAX_POINTS):,} points each, in the band from the lowest to the highest"
-        for label, n in sizes.items()
-    )
+    notes = []
+    for line in lines:
+        if len(line.points) > MAX_POINTS:
+            label = f"{line.label}: " if len(lines) > 1 else ""
+            n = math.ceil(len(line.points) / MAX_POINTS)
+            notes.append(f"{label}mean of {n:,} points each, in the band from the lowest to the highest")
+    return "; ".join(notes)
 
 
 def _drawable(line: Line, *, log: bool) -> Line:

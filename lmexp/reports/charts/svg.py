@@ -8,9 +8,9 @@ from lmexp.reports.charts.scales import Scale, number_text
 from lmexp.reports.visible import shown
 
 WIDTH, HEIGHT = 400, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 28, 42
-CHARACTER = 6.4
-"""Width of a character, about."""
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 28, 42
+CHARACTER = 7.4
+"""Width of a character, about, of the larger type on phones."""
 LEGEND_LINE = 16
 N_COLOURS = 8
 
@@ -61,18 +61,16 @@ def x_axis(
         kind = "axis" if grid_from is None else "grid"
         parts.append(
             f'<line class="{kind}" x1="{at}" y1="{top}" x2="{at}" y2="{bottom}"/>'
-            f"{_tick(number_text(tick), x(tick), bottom + 16)}"
+            f'<text class="tick middle" x="{at}" y="{bottom + 16}">{number_text(tick)}</text>'
         )
-    parts += [_tick(number_text(n), x(tick), bottom + 31) for tick, n in zip(ticks, below, strict=False)]
+    for tick, number in zip(ticks, below, strict=False):
+        text = number_text(number)
+        ends = x(tick) + CHARACTER * len(text) / 2 > WIDTH
+        place = f'class="tick end" x="{WIDTH}"' if ends else f'class="tick middle" x="{x(tick):.1f}"'
+        parts.append(f'<text {place} y="{bottom + 31}">{text}</text>')
     y = bottom + (49 if below else 34)
     parts.append(f'<text class="label" x="{right}" y="{y}" text-anchor="end">{shown(short(label, 60))}</text>')
     return "".join(parts)
-
-
-def _tick(text: str, at: float, y: float) -> str:
-    """A number below its tick, or further left where it would leave the picture."""
-    at = min(at, WIDTH - CHARACTER * len(text) / 2)
-    return f'<text class="tick middle" x="{at:.1f}" y="{y}">{text}</text>'
 
 
 def legend(entries: Sequence[tuple[str, int]], *, top: float = TOP) -> str:
