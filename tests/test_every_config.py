@@ -137,7 +137,8 @@ def composed(name: str, lab: str) -> Any:
     group, _, option = name.rpartition("/")
     if group:
         return compose(overrides(group, option, lab)).config
-    needed = {"run"} & {field.name for field in dataclasses.fields(COMMANDS[option])} if option != "train" else set()
+    fields = {field.name for field in dataclasses.fields(COMMANDS[option])}
+    needed = {"run", "to"} & fields if option != "train" else set()
     return compose([f"{key}=outputs/some/run" for key in needed], command=option).config
 
 

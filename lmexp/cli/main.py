@@ -24,6 +24,7 @@ COMMANDS = {
     "prepare": "make the tokens that train would use ahead of time, with a data card",
     "evaluate": "measure a run's model: evaluate run=RUN [OVERRIDES]",
     "generate": "sample text: generate run=RUN prompt=TEXT",
+    "export": "write a model in Hugging Face's format: export run=RUN to=FOLDER",
     "resume": "go on with a run where it stopped: resume RUN",
     "compare": "say which of several runs is better, and how sure that is: compare RUN RUN",
     "report": "write a run's report again: report RUN; print it: report RUN --text",

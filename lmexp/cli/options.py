@@ -1,4 +1,4 @@
-"""What train, prepare, evaluate and generate have in common: overrides, and Hydra's own options."""
+"""What train, prepare, evaluate, generate and export have in common: overrides, and Hydra's own options."""
 
 from __future__ import annotations
 

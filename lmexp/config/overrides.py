@@ -12,7 +12,7 @@ from lmexp.config.schema import DICT_GROUPS
 from lmexp.errors import ConfigError
 
 RAW_TEXT_KEYS = re.compile(
-    r"prompt|prompts_file|run|model\.(init_from|path)|tokenizer\.(path|eos)|data(\.parts\.\w+)?\.(path|pattern|validation_pattern|test_pattern|field|template|delimiter|quote)"
+    r"prompt|prompts_file|run|to|model\.(init_from|path)|tokenizer\.(path|eos)|data(\.parts\.\w+)?\.(path|pattern|validation_pattern|test_pattern|field|template|delimiter|quote)"
     r"|evaluation\.\w+\.(path|pattern|shots_path|target_file|prompt|prompts\.\w+|listing|target|delimiter|shot_delimiter"
     r"|unconditional|id|cluster|slice|first|second|text)"
 )

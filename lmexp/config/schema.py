@@ -308,7 +308,7 @@ class GenerateConfig(decoding.DecodingConfig):
             )
         if self.n_beams > 1 and self.seed:
             raise ConfigError(
-                f"seed={self.seed} is for sampling, but n_beams={self.n_beams} samples nothing; take it away"
+                f"seed={self.seed} is for sampling, but n_beams={self.n_beams} samples nothing; take seed away"
             )
         if self.n_beams == 1 and self.temperature == 0 and self.n_samples > 1:
             raise ConfigError(
@@ -317,7 +317,31 @@ class GenerateConfig(decoding.DecodingConfig):
             )
 
 
-COMMANDS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "generate": GenerateConfig}
+@dataclass(kw_only=True, slots=True)
+class ExportConfig:
+    """`lmexp export`: write a run's model in Hugging Face's format."""
+
+    run: str = ""
+    """Folder of the run."""
+    to: str = ""
+    """Folder to write, which isn't there yet."""
+    weights: str = "best"
+    """Of which checkpoint: best, latest, or the number of its step."""
+    merge: bool = False
+    """With model.lora: write the whole model with its adapters merged in, not the adapters alone."""
+
+    def __post_init__(self) -> None:
+        _check_run_and_weights("export", self.run, self.weights)
+        if not self.to:
+            raise ConfigError("to is not set; say where, lmexp export run=RUN to=FOLDER")
+
+
+COMMANDS: dict[str, type] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "generate": GenerateConfig,
+    "export": ExportConfig,
+}
 """Command -> its root schema; conf/<command>.yaml is composed into it."""
 
 _EXAMPLES = {

@@ -27,7 +27,8 @@ class ModelConfig:
 
     kind: str = "???"
     init_from: str | None = None
-    """A run, or a folder that holds model.safetensors: training starts from these weights; null draws them anew."""
+    """A run, or a folder that holds model.safetensors: training starts from these weights; null draws them anew. Kind
+    gpt also starts from a folder of Hugging Face's that holds a GPT-2, Llama or Qwen3."""
 
     def build(self, *, vocab_size: int, sequence_length: int) -> nn.Module:
         """A fresh model; base.py says what it must offer.

@@ -1,8 +1,8 @@
 """Causal language models of Hugging Face's transformers, as lmexp's own: tokens to logits.
 
-The architecture is transformers', by its config alone (hf_architecture). Weights are drawn anew, or read by load_base() from
-safetensors. With model.lora, peft puts adapters beside some of its matrices: they alone are trained, and they alone are
-in state_dict(), so in checkpoints.
+The architecture is transformers', by its config alone (hf_architecture). Weights are drawn anew, or read by load_base()
+from safetensors. With model.lora, peft puts adapters beside some of its matrices: they alone are trained, and they
+alone are in state_dict(), so in checkpoints.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Weights that training starts from: `model.init_from=RUN` or a folder that holds model.safetensors, or those of the
-Hugging Face model in `model.path`.
+Hugging Face model in `model.path`. A gpt starts from a folder of Hugging Face's too, see from_hugging_face.
 
 Weights only: the step starts at 0, the optimizer is fresh. Every tensor of the model must be in the file, under its
 name and with its shape, and nothing else may be; and the tokens must mean the same.
@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from lmexp.config.freeze import read_body
 from lmexp.errors import CheckpointError, ConfigError
 from lmexp.models import hf_folder
-from lmexp.models.config import HFConfig
+from lmexp.models.config import GPTConfig, HFConfig
+from lmexp.models.gpt import GPT
 from lmexp.models.hf import HFModel
 from lmexp.paths import CHECKPOINTS_DIR, RUN_JSON, TOKENIZER_JSON
 from lmexp.plugins import did_you_mean
 from lmexp.tokenizers.to_hf import same_tokens
-from lmexp.training import checkpoints
+from lmexp.training import checkpoints, from_hugging_face
 
 if TYPE_CHECKING:
     from lmexp.config.schema import TrainConfig
@@ -43,6 +44,8 @@ class WeightsFile:
     path: Path
     run_dir: Path | None
     """None where the file lies in no run folder."""
+    hugging_face: bool = False
+    """Whether path is a folder as transformers saves it."""
 
 
 def find(given: str) -> WeightsFile:
@@ -53,6 +56,9 @@ def find(given: str) -> WeightsFile:
             return WeightsFile(path=checkpoints.find(path / CHECKPOINTS_DIR, "best") / checkpoints.MODEL, run_dir=path)
         except CheckpointError as error:
             raise CheckpointError(f"model.init_from={given}: {error}") from None
+    if from_hugging_face.is_hugging_face(path):
+        hf_folder.weight_files(path)
+        return WeightsFile(path=path, run_dir=None, hugging_face=True)
     if (path / checkpoints.MODEL).is_file():
         run_dir = path.parent.parent if (path.parent.parent / RUN_JSON).is_file() else None
         return WeightsFile(path=path / checkpoints.MODEL, run_dir=run_dir)
@@ -84,6 +90,15 @@ def check(config: TrainConfig, tokenizer: Tokenizer | None, model: nn.Module) ->
     given = config.model.init_from
     file = find(given)
     _check_tokenizer(given, file, tokenizer)
+    if file.hugging_face:
+        if not isinstance(config.model, GPTConfig) or not isinstance(model, GPT):
+            raise ConfigError(
+                f"model.init_from={given}: this folder holds a Hugging Face model ({hf_folder.CONFIG_JSON}), from "
+                f"which kind gpt can start; with model=hf write model.path={given}; for a class of yours put "
+                f"{checkpoints.MODEL} into a folder of its own"
+            )
+        from_hugging_face.check(given, file.path, config.model, model.vocab_size, model.max_sequence_length)
+        return {"path": str(file.path), "sha256": hf_folder.digest(file.path)}
     sha256 = checkpoints.sha256(file.path)
     _check_fit(given, file, config, model, _read(file.path, sha256))
     return {"path": str(file.path), "sha256": sha256}
@@ -92,17 +107,17 @@ def check(config: TrainConfig, tokenizer: Tokenizer | None, model: nn.Module) ->
 def load(model: nn.Module, path: Path, sha256: str) -> None:
     """Give the model the weights of a file that check() has seen; CheckpointError where it has changed since.
 
-    path: for a Hugging Face model, its folder.
+    path: of a Hugging Face model, its folder.
     """
     adapts = isinstance(model, HFModel) and model.lora is not None
     why = "and its checkpoints hold adapters alone" if adapts else "and has no checkpoint of its own yet"
-    whole = isinstance(model, HFModel) and path.is_dir()
+    whole = path.is_dir()
     try:
         found = hf_folder.digest(path) if whole else checkpoints.sha256(path)
     except OSError as error:
         raise CheckpointError(
             f"{path}: can't be read ({error.strerror}), but the run starts from these weights {why}; restore the "
-            f"{'folder' if isinstance(model, HFModel) else 'file'}, or start a run anew"
+            f"{'folder' if whole or isinstance(model, HFModel) else 'file'}, or start a run anew"
         ) from None
     if found != sha256:
         raise CheckpointError(
@@ -112,7 +127,7 @@ def load(model: nn.Module, path: Path, sha256: str) -> None:
     if isinstance(model, HFModel) and whole:
         model.load_base(hf_folder.read_weights(path), str(path))
         return
-    weights = _read(path, sha256)
+    weights = from_hugging_face.weights(path, model) if whole else _read(path, sha256)
     own = model.state_dict()
     with torch.no_grad():
         for name, tensor in weights.items():
@@ -150,14 +165,16 @@ def _read(path: Path, sha256: str) -> dict[str, Tensor]:
 
 def _check_tokenizer(given: str, file: WeightsFile, tokenizer: Tokenizer | None) -> None:
     """An error where the rows of the embedding belong to other tokens."""
-    folders = [folder for folder in (file.run_dir, file.path.parent) if folder is not None]
+    beside = file.path if file.hugging_face else file.path.parent
+    folders = [folder for folder in (file.run_dir, beside) if folder is not None]
     saved = next((folder / TOKENIZER_JSON for folder in folders if (folder / TOKENIZER_JSON).is_file()), None)
     if saved is None or tokenizer is None or same_tokens(saved.parent, tokenizer):
         return
     where = given if saved.parent == file.run_dir == Path(given).expanduser().absolute() else str(saved)
     raise ConfigError(
         f"model.init_from={given}: these weights were trained with another tokenizer, so the rows of their embedding "
-        f"mean other tokens; use that one too: tokenizer=saved tokenizer.path={where}"
+        f"mean other tokens; use that one too: "
+        f"{f'tokenizer=hf tokenizer.path={given}' if file.hugging_face else f'tokenizer=saved tokenizer.path={where}'}"
     )
 
 

@@ -71,7 +71,7 @@ def test_inside_a_block_nothing_lives_from_forward_to_backward(checkpointed: boo
     assert len(made) == (9 if checkpointed else 6)  # nothing to keep, so nothing is computed twice
 
 
-def test_what_autograd_keeps_does_not_grow_with_depth() -> None:
+def test_autograd_keeps_the_input_of_each_block_alone() -> None:
     def kept_bytes(n_layer: int, checkpointed: bool) -> int:
         model = build(checkpointed=checkpointed, n_layer=n_layer, **LLAMA)
         weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -88,13 +88,14 @@ def test_what_autograd_keeps_does_not_grow_with_depth() -> None:
         assert loss.requires_grad  # alive, so that no address is used twice
         return sum(kept.values())
 
-    assert kept_bytes(6, True) == kept_bytes(2, True)
     activation = 3 * SEQ * 32 * 4
+    assert kept_bytes(6, True) - kept_bytes(2, True) == 4 * activation
     assert kept_bytes(6, False) - kept_bytes(2, False) > 4 * 10 * activation
 
 
 @pytest.mark.parametrize("settings", [{}, LLAMA], ids=["gpt", "llama"])
 def test_compiles_into_one_graph(settings: dict[str, Any]) -> None:
+    torch.compiler.reset()  # the models of other tests count towards its limit of recompilations
     plain = loss_and_gradients(build(checkpointed=False, **settings))
     model = build(checkpointed=True, **settings)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

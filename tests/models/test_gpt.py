@@ -17,7 +17,7 @@ VARIATIONS = [
         ("learned", "rotary"), ("layer_norm", "rms_norm"), ("gelu", "swiglu")
     )
 ]
-ALIBI = {"positions": "alibi", "n_kv_head": 2, "activation": "relu2"}
+ALIBI = {"positions": "alibi", "n_kv_head": 2, "activation": "gelu_tanh"}
 GPT2 = {"bias": True}
 LLAMA = {
     "positions": "rotary",
@@ -166,8 +166,9 @@ def test_bf16_autocast_stays_near_fp32(settings: dict[str, object]) -> None:
     rough.float().sum().backward()
 
 
-@pytest.mark.parametrize("settings", [{}, LLAMA, ALIBI], ids=["gpt", "llama", "alibi"])
+@pytest.mark.parametrize("settings", [{}, LLAMA], ids=["gpt", "llama"])
 def test_compiles_into_one_graph(settings: dict[str, object]) -> None:
+    torch.compiler.reset()  # the models of other tests count towards its limit of recompilations
     model, tokens = build(**settings), some_tokens()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(tokens), model(tokens))

@@ -183,6 +183,7 @@ def test_bf16_autocast_stays_near_fp32_and_documents_apart(settings: dict[str, o
 
 @pytest.mark.parametrize("settings", [{}, LLAMA, ALIBI], ids=["gpt", "llama", "alibi"])
 def test_compiles_into_one_graph(settings: dict[str, object]) -> None:
+    torch.compiler.reset()  # the models of other tests count towards its limit of recompilations
     model = build(**settings)
     tokens, positions = pack()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

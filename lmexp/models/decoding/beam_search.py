@@ -87,5 +87,5 @@ def _is_over(finished: list[Beam], best: float, length: int, decoding: DecodingC
     if decoding.early_stopping == "true":
         return True
     longest = decoding.early_stopping == "never" and decoding.length_penalty > 0
-    possible = best / (decoding.max_new_tokens if longest else length) ** decoding.length_penalty
+    possible: float = best / (decoding.max_new_tokens if longest else length) ** decoding.length_penalty
     return possible <= finished[-1].score

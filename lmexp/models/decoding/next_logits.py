@@ -86,7 +86,7 @@ class NextLogits:
         cache = self.model.new_cache(len(different), self._longest)
         last: dict[int, Tensor] = {}
         start = 0
-        for part in self._padded(different).split(max(1, MOST_TOKENS // len(different)), dim=1):
+        for part in torch.split(self._padded(different), max(1, MOST_TOKENS // len(different)), dim=1):
             logits = self.model(part, cache=cache)  # (different, part, vocab)
             end = start + part.shape[1]
             last |= {i: logits[i, n - 1 - start] for i, n in enumerate(lengths) if start < n <= end}

@@ -14,7 +14,7 @@ def alibi_slopes(n_head: int, *, dtype: torch.dtype, device: torch.device | None
     """
     power = 1 << (n_head.bit_length() - 1)  # the largest power of two that isn't above n_head
     first = torch.arange(1, power + 1, dtype=dtype, device=device) * (8 / power)
-    rest = torch.arange(1, 2 * (n_head - power), 2, dtype=dtype, device=device) * (4 / power)
+    rest = (2 * torch.arange(n_head - power, dtype=dtype, device=device) + 1) * (4 / power)
     return 2.0 ** -torch.cat((first, rest))
 
 

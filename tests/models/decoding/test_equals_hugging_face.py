@@ -13,17 +13,35 @@ from lmexp.models.decoding.config import DecodingConfig
 from lmexp.models.decoding.sampler import sample
 from lmexp.models.decoding.sampling import next_token_probabilities, penalize_repetition
 from lmexp.models.gpt import GPT
+from lmexp.models.hf_weights import from_hf
 
-pytest.importorskip("transformers")
-from tests.models.decoding.hf_twins import VOCAB, twins
+transformers = pytest.importorskip("transformers")
 
+VOCAB, SEQ = 61, 48
 EOS, NEW = 0, 30
 PROMPTS = [[5, 9, 33], [7], [12, 12, 40, 2, 8, 51, 30, 1], [60, 3]]
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def pair(request: pytest.FixtureRequest) -> tuple[Any, GPT]:
-    return twins(request.param)
+    """One of theirs with random weights, and our GPT with the same. The logits are far from uniform."""
+    torch.manual_seed(0)
+    common = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": EOS, "vocab_size": VOCAB}
+    if request.param == "gpt2":
+        shape = {"n_positions": SEQ, "n_embd": 32, "n_layer": 2, "n_head": 4}
+        theirs: Any = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, **common))
+    else:
+        shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": SEQ}
+        shape |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+        theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape, **common))
+    with torch.no_grad():
+        for weight in theirs.parameters():
+            weight.normal_(0, 0.3) if weight.dim() > 1 else weight.normal_(1, 0.1)
+    config, vocab_size, sequence_length, weights = from_hf(theirs.config.to_dict(), theirs.state_dict())
+    ours = config.build(vocab_size=vocab_size, sequence_length=sequence_length)
+    assert isinstance(ours, GPT)
+    ours.load_state_dict(weights)
+    return theirs.eval(), ours.eval()
 
 
 @pytest.fixture(autouse=True)
