@@ -87,7 +87,7 @@ def prepare(config: TrainConfig, *, say: Say = print) -> TokenCache:
     from lmexp.config.freeze import plain_dataclass, to_config, without_secrets
     from lmexp.errors import ConfigError
     from lmexp.runs.data import prepare_data
-    from lmexp.runs.data_progress import shown
+    from lmexp.runs.work_progress import shown
 
     checked: TrainConfig = to_config("train", without_secrets(plain_dataclass(config)))
     with shown(say) as progress:
@@ -121,12 +121,12 @@ def resume(path: str | Path, overrides: list[str] | None = None, *, allow_change
     from lmexp.config.changes import change
     from lmexp.config.freeze import read_record, require_plugins
     from lmexp.runs.data import accept_changed_data, reopen_data
-    from lmexp.runs.data_progress import shown
     from lmexp.runs.execute import finish
     from lmexp.runs.folder import lock, read_state, stand_where_made
     from lmexp.runs.ranks import Ranks
     from lmexp.runs.resume import change_run, refuse_done
     from lmexp.runs.start import check_custom
+    from lmexp.runs.work_progress import shown
 
     run_dir, changes = Path(path).absolute(), [*(overrides or [])]
     flags = ["--allow-changed-data"] if allow_changed_data else []

@@ -52,10 +52,11 @@ def run(argv: list[str]) -> int:
     from lmexp.reports.compare_report import write_page, write_text
     from lmexp.reports.compare_text import PIPE_WIDTH, print_comparison
     from lmexp.runs.compare import compare_runs
+    from lmexp.runs.work_progress import counted
 
-    comparison = compare_runs(
-        sides(given.runs), declared(given.primary, given.margin), evaluations=given.evaluation, seed=given.seed
-    )
+    wanted = sides(given.runs), declared(given.primary, given.margin)
+    with counted() as progress:
+        comparison = compare_runs(*wanted, evaluations=given.evaluation, seed=given.seed, progress=progress.advance)
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     print_comparison(comparison, Console(width=None if known else PIPE_WIDTH, highlight=False))
     if given.json:

@@ -99,6 +99,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "last_word": benchmarks.LastWordConfig,
         "variance": evaluation.VarianceConfig,
         "invariance": evaluation.InvarianceConfig,
+        "samples": evaluation.SamplesConfig,
         "custom": evaluation.CustomEvaluationConfig,
     },
     "launcher": {"local": launch.LocalLauncherConfig},

@@ -10,7 +10,7 @@ several runs on a side:                t over runs and clusters (statistics/runs
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -99,9 +99,16 @@ class Difference:
         return self.equivalence_p is not None and self.equivalence_p < ALPHA
 
 
-def compare_figures(matched: Matched, *, sides: tuple[str, str], seed: int) -> list[Difference]:
-    """A row for each figure of the reference's table. sides: letters of reference and other."""
-    return [_compare(figure, matched, sides, seed) for figure in matched.reference[0].samples.header.figures]
+def compare_figures(
+    matched: Matched, *, sides: tuple[str, str], seed: int, done: Callable[[], None] = lambda: None
+) -> list[Difference]:
+    """A row for each figure of the reference's table. sides: letters of reference and other. done: called after
+    each."""
+    rows = []
+    for figure in matched.reference[0].samples.header.figures:
+        rows.append(_compare(figure, matched, sides, seed))
+        done()
+    return rows
 
 
 def _compare(figure: Figure, matched: Matched, sides: tuple[str, str], seed: int) -> Difference:

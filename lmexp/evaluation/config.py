@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 WINDOWS = ("stream", "documents")
 RAW, EMA = "raw", "ema"
+TEXT = "samples"
+"""Kind of the evaluation that has a model write text."""
 NAME = re.compile(r"\w[\w-]*")
 """Of an evaluation in a config: it names a folder and figures."""
 
@@ -208,6 +210,46 @@ class InvarianceConfig(DerivedConfig):
         from lmexp.evaluation.invariance import Invariance
 
         return Invariance(self)
+
+
+@dataclass(kw_only=True, slots=True)
+class SamplesConfig(EvaluationConfig):
+    """Text from the model: fixed prompts continued with fixed seeds. With every_n_steps one sees the model learn."""
+
+    kind: str = TEXT
+    prompts: list[str] = field(default_factory=lambda: [""])
+    """What is continued; an empty one starts a new document."""
+    n_samples: int = 3
+    """Texts of each prompt, with the seeds seed, seed + 1, ..."""
+    max_new_tokens: int = 200
+    """Longest continuation, in tokens."""
+    temperature: float = 0.8
+    """Divides the logits; 0 always takes the likeliest token."""
+    top_k: int | None = None
+    """Sample among the k likeliest tokens; null is all of them."""
+    top_p: float | None = None
+    """Sample among the likeliest tokens that hold this share of the probability; null is all of them."""
+    seed: int = 0
+    """Of the first text of each prompt: same seed and weights, same text."""
+
+    def __post_init__(self) -> None:
+        EvaluationConfig.__post_init__(self)
+        refuse_split(self, "it continues prompts: choose them with prompts=[...]")
+        if not self.prompts or len(set(self.prompts)) < len(self.prompts):
+            raise ConfigError(
+                f"evaluation.samples.prompts is {list(self.prompts)}; expected different texts, e.g. ['','The ']"
+            )
+        for name, least in (("n_samples", 1), ("max_new_tokens", 1), ("temperature", 0), ("top_k", 1), ("seed", 0)):
+            at_least(f"evaluation.samples.{name}", getattr(self, name), least)
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"evaluation.samples.top_p is {self.top_p}; expected a share above 0 and up to 1, or null"
+            )
+
+    def build(self) -> Evaluation:
+        from lmexp.evaluation.generated import GeneratedText
+
+        return GeneratedText(self)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -14,12 +14,13 @@ from lmexp import paths
 from lmexp.config.freeze import VERSION as RUN_VERSION
 from lmexp.errors import LmexpError, RunError
 from lmexp.evaluation.collect import find_table
-from lmexp.evaluation.config import NAME
+from lmexp.evaluation.config import NAME, TEXT
 from lmexp.evaluation.row import Summary, read_summary
 from lmexp.evaluation.samples import Samples
 from lmexp.evaluation.samples_file import read_samples
 from lmexp.reading import check_folder, check_format, read_bytes, read_object
 from lmexp.reports.examples import Chosen, Example, best_and_worst
+from lmexp.reports.texts import Writing, read_generated, read_writing
 from lmexp.runs.folder import State, read_state, state_now
 from lmexp.tracking.rows import read_rows
 
@@ -37,8 +38,8 @@ class RunFiles:
     metrics: list[JsonObject] = field(default_factory=list)
     timings: list[JsonObject] = field(default_factory=list)
     summary: Summary | None = None
-    samples: list[JsonObject] = field(default_factory=list)
-    """Generated text."""
+    writing: list[Writing] = field(default_factory=list)
+    """Text that the model wrote."""
     later: list[Summary] = field(default_factory=list)
     """What `lmexp evaluate` was asked for since, the newest first."""
     examples: dict[str, Chosen] = field(default_factory=dict)
@@ -83,7 +84,11 @@ def read_run(run_dir: Path) -> RunFiles:
             files.later += files.take(path.name, lambda path=path: [read_summary(path)], [])  # type: ignore[misc]
     tables = files.summary.tables if files.summary else {}
     files.examples = files.take("examples", lambda: _examples(evaluation, tables), {})
-    files.samples = files.take("samples", lambda: _samples(evaluation / paths.GENERATED_JSON), [])
+    checkpoint = files.summary.checkpoint if files.summary else ""
+    if evaluation.is_dir():
+        files.writing = files.take("texts", lambda: read_writing(evaluation, tables, checkpoint), [])
+    if not files.writing and (evaluation / paths.GENERATED_JSON).is_file():
+        files.writing = files.take("texts", lambda: read_generated(evaluation / paths.GENERATED_JSON), [])
     files.config = files.take("config", lambda: read_bytes(run_dir / paths.CONFIG_YAML, RunError).decode(), "")
     files.receipt = files.take("receipt", lambda: _json(run_dir / paths.RECEIPT_JSON), {})
     return files
@@ -94,8 +99,9 @@ def _examples(evaluation: Path, tables: dict[str, str]) -> dict[str, Chosen]:
     found = {}
     for name, key_digest in tables.items():
         path = find_table(evaluation / name, key_digest) if NAME.fullmatch(name) else None
-        if path is not None:
-            found[name] = best_and_worst(_samples_of(read_samples(path)))
+        samples = read_samples(path) if path is not None else None
+        if samples is not None and samples.header.kind != TEXT:  # generated text is neither
+            found[name] = best_and_worst(_samples_of(samples))
     return found
 
 
@@ -133,10 +139,3 @@ def _json(path: Path, expected_format: str | None = None, expected_version: int 
     if expected_format:
         check_format(content, path, RunError, expected_format, expected_version)
     return content
-
-
-def _samples(path: Path) -> list[JsonObject]:
-    samples = _json(path, "lmexp.generated")["samples"]
-    if not isinstance(samples, list) or not all(isinstance(sample, dict) for sample in samples):
-        raise ValueError("expected samples to be a list of objects")
-    return samples

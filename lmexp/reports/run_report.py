@@ -17,26 +17,12 @@ from typing import Any
 from lmexp import paths
 from lmexp.evaluation.row import Row, figure, interval_text
 from lmexp.files import write_atomically
-from lmexp.reports import examples, figures
+from lmexp.reports import curves, examples, figures, texts
 from lmexp.reports.card import Card, as_json, card_of
-from lmexp.reports.charts.lines import Line, line_chart
 from lmexp.reports.frame import framed
-from lmexp.reports.run_files import JsonObject, RunFiles, numeric_keys, points, read_run
+from lmexp.reports.run_files import RunFiles, points, read_run
 
 STATE_TONES = {"done": "good", "failed": "bad", "killed": "bad"}
-CURVES = {
-    "loss": ("Loss", "nats per token"),
-    "bits_per_byte": ("Bits per byte", ""),
-    "accuracy": ("Next-token accuracy", ""),
-    "learning_rate": ("Learning rate", ""),
-    "grad_norm": ("Gradient norm", ""),
-    "tokens_per_second": ("Tokens per second", ""),
-}
-"""Title and unit of known figures, in the order of the page. Any others follow under their own names."""
-NOT_CURVES = {"step", "epoch", "tokens", "samples", "perplexity"}
-"""Counters, and perplexity, which is exp of the loss."""
-COLOURS = {"train": 1, "validation": 2, "test": 3}
-MAX_CURVES = 24
 FACTS = {
     "perplexity/bits_per_byte": "bits per byte",
     "perplexity/perplexity": "perplexity",
@@ -61,9 +47,9 @@ def page(files: RunFiles, card: Card) -> str:
     sections = [
         _head(files, card),
         _section("Figures", figures.section(card)),
+        _section("Curves", curves.section(files)),
+        _section("Generated text", texts.section(files.writing, files.missing.get("texts", ""))),
         _section("Best and worst samples", examples.section(files.examples)) if files.examples else "",
-        _section("Curves", _curves(files)),
-        _section("Generated text", _samples(files)),
         _section("Config", _config(files)),
         _section("Receipt", _receipt(files)),
     ]
@@ -121,50 +107,6 @@ def _facts(files: RunFiles, rows: list[Row]) -> str:
         for label, value, note in facts
     )
     return f'<dl class="facts">{"".join(cells)}</dl>' if facts else ""
-
-
-def _curves(files: RunFiles) -> str:
-    panels: dict[str, list[Line]] = {name: [] for name in CURVES}
-    for rows, keys in (
-        (files.metrics, numeric_keys(files.metrics)),
-        (files.timings, ["tokens_per_second"]),
-    ):
-        for key in keys:
-            group, _, name = key.rpartition("/")
-            found = points(rows, key)
-            if name not in NOT_CURVES and any(math.isfinite(value) for _, value in found):
-                panels.setdefault(name, []).append(Line(group or name, found, COLOURS.get(group, 1)))
-    shown = {name: series for name, series in panels.items() if series}
-    if not shown:
-        why = files.missing.get("metrics") or "nothing has been logged"
-        return _missing("No curves", why)
-    charts = (_curve(name, series) for name, series in list(shown.items())[:MAX_CURVES])
-    left_out = list(shown)[MAX_CURVES:]
-    note = _missing("Not drawn", f"{', '.join(left_out)}: see {paths.METRICS_JSONL}") if left_out else ""
-    return f'<div class="charts">{"".join(charts)}</div>{note}'
-
-
-def _curve(name: str, lines: list[Line]) -> str:
-    title, unit = CURVES.get(name, (name, ""))
-    try:
-        chart = line_chart(title, lines)
-    except ArithmeticError:
-        return _missing(f"{name} can't be drawn", "its figures are too large")
-    only = lines[0].label if len(lines) == 1 and lines[0].label not in (name, "train") else ""
-    caption = ", ".join(filter(None, (title, only, unit)))
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{chart}</figure>"
-
-
-def _samples(files: RunFiles) -> str:
-    if not files.samples:
-        return _missing("No samples", files.missing.get("samples", "none were generated"))
-    return "\n".join(_sample(sample) for sample in files.samples)
-
-
-def _sample(sample: JsonObject) -> str:
-    settings = ", ".join(f"{key} {sample[key]}" for key in ("temperature", "top_k", "top_p", "seed") if key in sample)
-    text = f"<b>{escape(str(sample.get('prompt', '')))}</b>{escape(str(sample.get('text', '')))}"
-    return f'<div class="sample"><pre>{text}</pre><p class="soft small">{escape(settings)}</p></div>'
 
 
 def _config(files: RunFiles) -> str:

@@ -17,7 +17,7 @@ from lmexp.evaluation.comparison import Difference, compare_figures
 from lmexp.evaluation.conclusions import BASELINES, Declared, concluded, is_named
 from lmexp.evaluation.matching import Table, Unmatched, check_alike, match, settings_that_differ, slim
 from lmexp.evaluation.samples import digest
-from lmexp.evaluation.samples_file import read_samples
+from lmexp.evaluation.samples_file import read_header, read_samples
 from lmexp.paths import EVALUATION_DIR, RUN_JSON, SAMPLES_PARQUET
 from lmexp.plugins import did_you_mean
 from lmexp.runs.settings import Facts, Setting, differing, machine_of, settings_of
@@ -86,11 +86,17 @@ class _Opened:
 
 
 def compare_runs(
-    sides: Sequence[Sequence[Path]], declared: Declared, *, evaluations: Sequence[str] = (), seed: int = 0
+    sides: Sequence[Sequence[Path]],
+    declared: Declared,
+    *,
+    evaluations: Sequence[str] = (),
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Comparison:
     """Compare every side with the first. A folder of runs stands for all runs in it.
 
     evaluations: names of those to compare; none stands for all that every run has. RunError where they can't be.
+    progress: called with what is being done, how many figures are done, and of how many.
     """
     at_least("seed", seed, 0)
     opened = [_open_side(number, paths, evaluations) for number, paths in enumerate(_all_runs(sides))]
@@ -105,6 +111,13 @@ def compare_runs(
     rows: list[Difference] = []
     unmatched: list[Unmatched] = []
     settings: dict[str, list[str]] = {}
+    n_figures = (len(opened) - 1) * sum(len(runs[0].tables[name].samples.header.figures) for name in names)
+    numbers = iter(range(1, n_figures + 1))
+
+    def count() -> None:
+        progress("comparing", next(numbers), n_figures)
+
+    progress("comparing", 0, n_figures)
     for name in names:
         tables = [[run.tables[name] for run in side] for side in opened]
         check_alike(name, list(chain(*tables)))
@@ -114,7 +127,7 @@ def compare_runs(
             letters = ascii_uppercase[0], ascii_uppercase[number]
             matched = match(name, tables[0], other, letters)
             unmatched += matched.unmatched
-            rows += compare_figures(matched, sides=letters, seed=seed)
+            rows += compare_figures(matched, sides=letters, seed=seed, done=count)
     _check_names(declared, rows)
     described = [_describe(number, side, names) for number, side in enumerate(opened)]
     return Comparison(
@@ -178,7 +191,7 @@ def _open(path: Path, label: str, evaluations: Sequence[str]) -> _Opened:
     """A run's tables; RunError where it has none, or not those wanted."""
     body = read_body(path)
     folder = path / EVALUATION_DIR
-    found = sorted(p.parent.name for p in folder.glob(f"*/{SAMPLES_PARQUET}"))
+    found = sorted(p.parent.name for p in folder.glob(f"*/{SAMPLES_PARQUET}") if _has_figures(p))
     if not found:
         raise RunError(f"{path}: it has no scores of samples to compare; {_how_to_evaluate(path)}")
     for name in evaluations:
@@ -189,6 +202,14 @@ def _open(path: Path, label: str, evaluations: Sequence[str]) -> _Opened:
             )
     wanted = list(evaluations) or found
     return _Opened(path, label, body, {name: _table(folder / name / SAMPLES_PARQUET, label) for name in wanted})
+
+
+def _has_figures(path: Path) -> bool:
+    """Whether there is anything to compare; generated text has nothing. What is wrong with a table is said later."""
+    try:
+        return bool(read_header(path).figures)
+    except (RunError, FileNotFoundError):
+        return True
 
 
 def _table(path: Path, label: str) -> Table:

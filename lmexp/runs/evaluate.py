@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +10,17 @@ import torch
 
 from lmexp.config.freeze import read_record
 from lmexp.data.config import CorpusConfig
+from lmexp.evaluation.config import EvaluationConfig
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.row import Row, write_summary
 from lmexp.evaluation.runner import run_evaluations
-from lmexp.files import write_atomically
-from lmexp.models.decoding.config import DecodingConfig
-from lmexp.models.decoding.texts import stream_texts
-from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, GENERATED_JSON, SUMMARY_JSON
+from lmexp.paths import CHECKPOINTS_DIR, EVALUATION_DIR, SUMMARY_JSON
 from lmexp.reports.terminal import as_text
 from lmexp.runs.data import reopen_data
-from lmexp.runs.data_progress import Lines
 from lmexp.runs.items import read_items
 from lmexp.runs.load import LoadedModel, load
 from lmexp.runs.ranks import Ranks
+from lmexp.runs.work_progress import Lines, counted
 from lmexp.tasks.config import CustomTaskConfig
 from lmexp.training import checkpoints
 from lmexp.training.average import average_of
@@ -36,14 +33,11 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-N_SAMPLES = 3
-SAMPLE_TOKENS = 200
-
 
 def evaluate_after_training(
     run_dir: Path, config: TrainConfig, cache: TokenCache | None, ranks: Ranks, say: Say
 ) -> list[Row]:
-    """Every evaluation of the config on the best checkpoint; evaluation/summary.json and some generated text."""
+    """Every evaluation of the config on the best checkpoint; writes evaluation/summary.json."""
     device = choose_device(config.trainer, ranks)
     if isinstance(config.task, CustomTaskConfig):
         return _evaluate_custom(run_dir, config, cache, ranks, device, say)
@@ -51,12 +45,11 @@ def evaluate_after_training(
     say(f"evaluating step {loaded.step}: {', '.join(config.evaluation) or 'nothing'}")
     context = _context(run_dir, loaded, config.trainer, cache, ranks, device)
     context.items = read_items(run_dir, read_record(run_dir))
-    rows = run_evaluations(config.evaluation, context)
+    rows = _run(config.evaluation, context)
     if ranks.is_first:
         write_summary(
             run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=loaded.checkpoint.name, tables=tables_of(context)
         )
-        _write_generated(run_dir, loaded)
         say(as_text(rows))
     return rows
 
@@ -69,7 +62,7 @@ def evaluate_request(run_dir: Path, config: EvaluateConfig, ranks: Ranks, say: S
     loaded = load(run_dir, weights=config.weights, device=device)
     cache = reopen_data(run_dir, record, ranks, Lines(say))
     context = _context(run_dir, loaded, config.trainer, cache, ranks, device, seed=config.seed, request=name)
-    rows = run_evaluations(config.evaluation, context)
+    rows = _run(config.evaluation, context)
     if ranks.is_first:
         path = run_dir / EVALUATION_DIR / f"{name}.json"
         write_summary(path, rows, checkpoint=loaded.checkpoint.name, tables=tables_of(context))
@@ -77,6 +70,13 @@ def evaluate_request(run_dir: Path, config: EvaluateConfig, ranks: Ranks, say: S
         say(as_text(rows))
         say(f"rows: {path}")
     return rows
+
+
+def _run(configs: dict[str, EvaluationConfig], context: EvaluationContext) -> list[Row]:
+    """The rows of all evaluations; meanwhile the first process shows how far they are."""
+    with counted(first=context.rank == 0) as progress:
+        context.progress = progress.advance
+        return run_evaluations(configs, context)
 
 
 def tables_of(context: EvaluationContext) -> dict[str, str]:
@@ -164,24 +164,10 @@ def _evaluate_custom(
             items=read_items(run_dir, read_record(run_dir)),
             ema=_average(folder, module, prefix),
         )
-        rows = run_evaluations(config.evaluation, context)
+        rows = _run(config.evaluation, context)
         tables = tables_of(context)
     if ranks.is_first:
         write_summary(run_dir / EVALUATION_DIR / SUMMARY_JSON, rows, checkpoint=folder.name, tables=tables)
         if rows:
             say(as_text(rows))
     return rows
-
-
-def _write_generated(run_dir: Path, loaded: LoadedModel) -> None:
-    """A few texts from scratch, to look at."""
-    decoding = DecodingConfig(max_new_tokens=SAMPLE_TOKENS, temperature=0.8, top_k=None)
-    texts = [""] * N_SAMPLES
-    for piece in stream_texts(loaded.model, loaded.tokenizer, texts, decoding, seeds=range(N_SAMPLES)):
-        texts[piece.row] += piece.text
-    samples: list[dict[str, Any]] = [
-        {"prompt": "", "text": text, "seed": seed, "temperature": decoding.temperature}
-        for seed, text in enumerate(texts)
-    ]
-    body = {"format": "lmexp.generated", "version": 1, "samples": samples}
-    write_atomically(run_dir / EVALUATION_DIR / GENERATED_JSON, json.dumps(body, indent=2, ensure_ascii=False) + "\n")

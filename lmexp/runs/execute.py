@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lmexp import __version__
 from lmexp.config.freeze import RunRecord, read_body, read_record, write_config_yaml
 from lmexp.errors import Stopped
+from lmexp.evaluation.config import TEXT
 from lmexp.paths import (
     CHECKPOINTS_DIR,
     EVALUATION_DIR,
@@ -27,8 +28,8 @@ from lmexp.redaction import redact_text
 from lmexp.runs import folder
 from lmexp.runs.data import describe as describe_data
 from lmexp.runs.data import reopen_data
-from lmexp.runs.data_progress import Lines
 from lmexp.runs.ranks import Ranks, describe, tell_launcher
+from lmexp.runs.work_progress import Lines
 from lmexp.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
             _write_state(run_dir, ranks, "running", phase="evaluating")
         if ranks.is_first:  # also where a run goes on that had only its evaluation left: its receipt is new
             add_losses(run_dir / RECEIPT_JSON, losses_digest(run_dir / LOSSES_F64))
+        from lmexp.evaluation.generated import texts_of
+        from lmexp.evaluation.samples import read_header, read_samples
         from lmexp.reports.charts.plots import page_of
         from lmexp.runs.evaluate import evaluate_after_training
 
@@ -96,6 +99,9 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
             found = {row.evaluation: run_dir / EVALUATION_DIR / row.evaluation / SAMPLES_PARQUET for row in rows}
             samples = {name: path for name, path in found.items() if path.is_file()}  # not those of earlier requests
             tracker.evaluation(rows, draw=page_of, samples=samples)
+            for name, path in samples.items():
+                if read_header(path).kind == TEXT:
+                    tracker.texts(name, texts_of(read_samples(path)))
         _leave_if_asked(stop)
         exit_code = 0
     finally:

@@ -19,8 +19,8 @@ from lmexp.paths import DATA_CARD_HTML, TOKENIZER_JSON, default_root
 from lmexp.redaction import redact_text, secret_variables
 from lmexp.runs import folder
 from lmexp.runs.data import prepare_data
-from lmexp.runs.data_progress import shown
 from lmexp.runs.items import write_items
+from lmexp.runs.work_progress import shown
 from lmexp.tasks.config import CustomTaskConfig, TaskConfig
 
 if TYPE_CHECKING:

@@ -18,6 +18,8 @@ COLUMNS = (
     "name", "split", "aspect", "estimate", "low", "high", "unit", "n", "n_clusters", "status", "definition", "method",
 )  # fmt: skip
 
+TEXT_COLUMNS = ("prompt", "seed", "text")
+
 
 def without_secrets(rows: Sequence[Row]) -> dict[str, Row]:
     """Key -> row with every secret in its text replaced. A key is evaluation/<name>, with the split where two rows have

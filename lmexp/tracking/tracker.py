@@ -36,6 +36,9 @@ class Mirror(Protocol):
         """Show the rows of the report card, their plots (draw makes an HTML page of one) and the tables of samples of
         the evaluations."""
 
+    def texts(self, name: str, texts: Sequence[tuple[str, int, str]], *, step: int | None) -> None:
+        """Show text from the model: prompt, seed and continuation of each. step: None is that of the last row."""
+
     def close(self, exit_code: int) -> None:
         """Show that the run ended; returns within a deadline of the mirror's own."""
 
@@ -50,9 +53,12 @@ class Tracker:
         self._mirror = mirror
         self._mirror_works = mirror is not None
 
-    def metrics(self, step: int, values: Mapping[str, Number]) -> None:
-        """Log figures that depend on config, data and seed alone; step: optimizer steps done."""
-        self._metrics.append(step, values)
+    def metrics(
+        self, step: int, values: Mapping[str, Number], *, unmirrored: Mapping[str, Number] | None = None
+    ) -> None:
+        """Log figures that depend on config, data and seed alone; step: optimizer steps done. unmirrored: more of them,
+        that the mirror doesn't show."""
+        self._metrics.append(step, {**values, **(unmirrored or {})})
         self._tell_mirror(lambda mirror: mirror.row(step, values))
 
     def timings(self, step: int, values: Mapping[str, Number]) -> None:
@@ -71,6 +77,10 @@ class Tracker:
     def evaluation(self, rows: Sequence[Row], *, draw: Callable[[Plot], str], samples: Mapping[str, Path]) -> None:
         """Show what an evaluation found in the mirror; evaluation/ holds it. samples: evaluation -> its table."""
         self._tell_mirror(lambda mirror: mirror.evaluation(rows, draw=draw, samples=samples))
+
+    def texts(self, name: str, texts: Sequence[tuple[str, int, str]], *, step: int | None = None) -> None:
+        """Show what an evaluation had the model write in the mirror; evaluation/ holds it."""
+        self._tell_mirror(lambda mirror: mirror.texts(name, texts, step=step))
 
     def sync(self) -> None:
         """Return when all rows so far would survive a power cut; call it before publishing a checkpoint."""

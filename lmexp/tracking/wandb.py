@@ -110,6 +110,11 @@ class WandbMirror:
         """Rows of the report card, their plots and the tables of samples."""
         self._call(partial(self._evaluation, list(rows), draw, dict(samples), self._step))
 
+    def texts(self, name: str, texts: Sequence[tuple[str, int, str]], *, step: int | None) -> None:
+        """A table of texts; W&B shows those of each step."""
+        at = self._step if step is None else {"step": step}
+        self._call(partial(self._texts, f"evaluation/{name}/texts", list(texts), at))
+
     def close(self, exit_code: int) -> None:
         """Write the exit code and give the upload what is left of the deadline."""
         deadline = time.monotonic() + self._close_seconds
@@ -151,6 +156,14 @@ class WandbMirror:
                 for name, path in sorted(samples.items()):
                     artifact.add_file(str(path), name=f"{name}/{path.name}", skip_cache=True)
                 self._run.log_artifact(artifact)
+
+    def _texts(self, key: str, texts: list[tuple[str, int, str]], step: dict[str, int]) -> None:
+        """In the thread."""
+        import wandb
+
+        data = [[redact(prompt), seed, redact(text)] for prompt, seed, text in texts]
+        with _environment(self._folder):
+            self._run.log({**step, key: wandb.Table(columns=list(card.TEXT_COLUMNS), data=data)})
 
     def _call(self, call: Callable[[], object]) -> None:
         self._raise()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import ConfigError
 from lmexp.evaluation.context import EvaluationContext, FrozenItems, Interrupted
+from lmexp.evaluation.generated import texts_of
 from lmexp.evaluation.row import Row, figure
 from lmexp.evaluation.runner import run_evaluations
 from lmexp.paths import EVALUATION_DIR, METRICS_JSONL
@@ -42,12 +43,14 @@ if TYPE_CHECKING:
 
 PREFIX = "evaluation/"
 """Of the log keys."""
-FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 60.0
-"""How long an evaluation takes before a line tells how far it is, and until the next one."""
+
+SHOWN_CHARACTERS = 100
+"""Of a text, in a line."""
 
 
 class StepEvaluations(pl.Callback):
-    """Runs each evaluation that has every_n_steps, and logs its estimates as evaluation/<row>."""
+    """Runs each evaluation that has every_n_steps, and logs its estimates as evaluation/<row>, and the ends of their
+    intervals as evaluation/<row>/low and /high."""
 
     def __init__(
         self,
@@ -60,10 +63,12 @@ class StepEvaluations(pl.Callback):
         stop: StopRequest,
         say: Callable[[str], None],
         pause: Callable[[float], None],
+        busy: Callable[[str, int, int, int], None] = lambda what, step, done, total: None,
         items: FrozenItems | None = None,
         make_model: Callable[[], nn.Module] | None = None,
     ) -> None:
-        """pause: told how many seconds were spent, which are none of training's.
+        """pause: told how many seconds were spent, which are none of training's. busy: told what is being evaluated at
+        which step, how much of it is done, and of how much.
 
         make_model: makes one of those that are trained, where they are sharded.
         """
@@ -77,6 +82,7 @@ class StepEvaluations(pl.Callback):
         self.stop = stop
         self.say = say
         self.pause = pause
+        self.busy = busy
         self._seen_step = -1
         self._done_step = 0
         """The last step of which every evaluation that was due is logged; none is due before the first."""
@@ -143,12 +149,31 @@ class StepEvaluations(pl.Callback):
         seconds = time.perf_counter() - started
         self.pause(seconds)
         self._log(step, rows, seconds)
+        for name, samples in context.samples.items():
+            self._log_texts(step, name, texts_of(samples))
+
+    def _log_texts(self, step: int, name: str, texts: list[tuple[str, int, str]]) -> None:
+        """Show them in the mirror, and the beginning of the first as a line."""
+        if not texts:
+            return
+        if self.tracker is not None:
+            self.tracker.texts(name, texts, step=step)
+        prompt, _, text = texts[0]
+        shown = f"{prompt}{text}"
+        self.say(f"step {step}  {name}  {shown[:SHOWN_CHARACTERS]!r}{'...' if len(shown) > SHOWN_CHARACTERS else ''}")
 
     def _log(self, step: int, rows: list[Row], seconds: float) -> None:
         estimates = {row.name: float(row.estimate) for row in rows if row.estimate is not None}
         if self.tracker is not None:
             if estimates:
-                self.tracker.metrics(step, {f"{PREFIX}{name}": value for name, value in estimates.items()})
+                ends = {
+                    f"{PREFIX}{row.name}/{end}": float(value)
+                    for row in rows
+                    for end, value in (("low", row.low), ("high", row.high))
+                    if row.name in estimates and value is not None
+                }
+                found = {f"{PREFIX}{name}": value for name, value in estimates.items()}
+                self.tracker.metrics(step, found, unmirrored=ends)
             self.tracker.timings(step, {"evaluation_seconds": seconds})
         lines: dict[str, list[str]] = {}
         for name, value in estimates.items():
@@ -160,6 +185,12 @@ class StepEvaluations(pl.Callback):
             if row.estimate is None and row.name not in self._told:
                 self._told.add(row.name)
                 self.say(f"step {step}  {row.name}  {row.status}")
+
+    def _progress(self, step: int, what: str, done: int, total: int) -> None:
+        """Ends an evaluation between two batches where a signal asks for it."""
+        if self.stop.received is not None:
+            raise Interrupted(agreed=False)
+        self.busy(f"evaluating {what}", step, done, total)
 
     def _context(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> EvaluationContext:
         data, settings, device = self.config.data, self.config.trainer, trainer.strategy.root_device
@@ -178,7 +209,7 @@ class StepEvaluations(pl.Callback):
             dtype_context=autocast(settings.precision, device),
             rank=trainer.global_rank,
             world_size=trainer.world_size,
-            progress=_Progress(step, self.stop, self.say),
+            progress=partial(self._progress, step),
             tokenizer=self.cache.tokenizer if self.cache is not None else None,
             folder=self.run_dir / EVALUATION_DIR,
             settings={"precision": settings.precision, "device": device.type},
@@ -187,23 +218,6 @@ class StepEvaluations(pl.Callback):
             ema=ema,
             asked_to_stop=lambda: self.stop.received is not None,
         )
-
-
-class _Progress:
-    """Ends an evaluation between two batches where a signal asks for it, and tells of one that takes long."""
-
-    def __init__(self, step: int, stop: StopRequest, say: Callable[[str], None]) -> None:
-        self.step = step
-        self.stop = stop
-        self.say = say
-        self._next_line = time.monotonic() + FIRST_LINE_SECONDS
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self.stop.received is not None:
-            raise Interrupted(agreed=False)
-        if time.monotonic() > self._next_line and done < total:
-            self._next_line = time.monotonic() + LINE_SECONDS
-            self.say(f"step {self.step}  evaluating {what}: {done:,} of {total:,}")
 
 
 @contextmanager

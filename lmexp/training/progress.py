@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BUSY = 10.0
+"""Between lines about anything else than training, and before the first."""
 
 
 class Progress:
@@ -21,6 +23,9 @@ class Progress:
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """A log point."""
+
+    def busy(self, what: str, step: int, done: int, total: int) -> None:
+        """Something else than training takes place at this step: a validation, an evaluation."""
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
         """A validation is done."""
@@ -35,7 +40,7 @@ class Bar(Progress):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar = RichProgress(
-            TextColumn("training"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[loss]}  {task.fields[speed]}  ETA"),
@@ -49,7 +54,11 @@ class Bar(Progress):
         self._bar.start()
 
     def step(self, step: int, values: dict[str, float]) -> None:
-        self._bar.update(self._task, completed=step, loss=_loss(values), speed=_speed(values))
+        self._bar.update(self._task, description="training", completed=step, loss=_loss(values), speed=_speed(values))
+
+    def busy(self, what: str, step: int, done: int, total: int) -> None:
+        share = f" {min(done / total, 1):.0%}" if total else ""
+        self._bar.update(self._task, description="training" if done >= total else f"{what}{share}", completed=step)
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
         self._bar.console.print(_validated(step, figures), highlight=False)
@@ -66,6 +75,8 @@ class Lines(Progress):
         self._started_at = 0
         self._start_time = 0.0
         self._last_line = 0.0
+        self._busy_with = ("", -1)
+        self._busy_since = self._busy_line = 0.0
 
     def start(self, step: int, total_steps: int | None) -> None:
         self._total, self._started_at = total_steps, step
@@ -79,6 +90,16 @@ class Lines(Progress):
         of = f"/{self._total}" if self._total is not None else ""
         parts = [f"step {step}{of}", _loss(values), _speed(values), self._eta(step, now)]
         print("  ".join(part for part in parts if part), flush=True)
+
+    def busy(self, what: str, step: int, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._busy_with != (what, step):
+            self._busy_with, self._busy_since, self._busy_line = (what, step), now, now
+        if done >= total or now - self._busy_line < SECONDS_BUSY:
+            return
+        self._busy_line = now
+        left = f"  ETA {timedelta(seconds=round((now - self._busy_since) / done * (total - done)))}" if done else ""
+        print(f"step {step}  {what}: {done:,} of {total:,}{left}", flush=True)
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
         print(_validated(step, figures), flush=True)

@@ -92,6 +92,18 @@ class StepLog(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validation_started = time.perf_counter()
 
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        sizes = [int(n) if math.isfinite(n) else 0 for n in trainer.num_val_batches]
+        self.progress.busy("validating", trainer.global_step, sum(sizes[:dataloader_idx]) + batch_idx + 1, sum(sizes))
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         seconds = time.perf_counter() - self._validation_started
         self.pause(seconds)

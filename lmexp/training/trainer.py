@@ -264,6 +264,7 @@ def _callbacks(
             stop=stop,
             say=say,
             pause=step_log.pause,
+            busy=step_log.progress.busy,
             items=items,
             make_model=_model_maker(config, cache),
         )

@@ -56,13 +56,16 @@ RUN = (
     "logger.log_every_n_steps=1",
 )
 MEASURED = (
-    "evaluation=[perplexity,baselines,custom]",
+    "evaluation=[perplexity,baselines,custom,samples]",
     "evaluation.custom.target=drawing:Drawing",
     "evaluation.custom.every_n_steps=2",
     "evaluation.perplexity.every_n_steps=2",
     "evaluation.perplexity.weights=ema",
     "evaluation.baselines.every_n_steps=4",
     "evaluation.baselines.weights=ema",
+    "evaluation.samples.every_n_steps=2",
+    "evaluation.samples.prompts=['','the cat ']",
+    "evaluation.samples.max_new_tokens=3",
 )
 
 
@@ -122,9 +125,14 @@ def test_figures_equal_those_of_the_checkpoint(
         main(["-p", "drawing", "evaluate", f"run={run}", "weights=4", *typed, "evaluation.perplexity.weights=ema"]) == 0
     )
     (path,) = (run / "evaluation").glob("evaluate-*[0-9a-f].json")
-    measured = {f"evaluation/{row['name']}": row["estimate"] for row in json_file(path)["rows"]}
+    measured = {
+        f"evaluation/{row['name']}{end}": row[key]
+        for row in json_file(path)["rows"]
+        for end, key in (("", "estimate"), ("/low", "low"), ("/high", "high"))
+        if row[key] is not None
+    }
     then = by_step(run)[4]
-    assert {name: value for name, value in then.items() if "drawing" not in name} == measured
+    assert {name: value for name, value in then.items() if "drawing" not in name and "samples" not in name} == measured
     during, after = (
         read_samples(run / "evaluation" / "perplexity" / n) for n in ("step-00000004.parquet", "samples.parquet")
     )
@@ -144,7 +152,12 @@ def test_kill_9_within_an_evaluation_then_resume_equals_the_uninterrupted_run(fo
     assert (run / "evaluation" / "perplexity" / "step-00000006.parquet").exists(), "the first of three was done"
     (run / "evaluation" / "perplexity" / "step-00000099.parquet").write_text("of a step that isn't there")
     lmexp(tmp_path, "resume", str(run), plugins=("drawing",))
-    same_result(only_run(folder / "with"), run)
+    undisturbed = only_run(folder / "with")
+    same_result(undisturbed, run)
+    texts = [sorted((one / "evaluation" / "samples").iterdir()) for one in (undisturbed, run)]
+    assert [path.name for path in texts[0]] == [path.name for path in texts[1]]
+    assert [path.read_bytes() for path in texts[0]] == [path.read_bytes() for path in texts[1]]
+    assert len(texts[0]) == 5, "of four steps, and of the end"
     assert not temporary_files(run)
     assert not list((run / "evaluation").glob("*/parts-*"))
 

@@ -76,7 +76,7 @@ def make_run(folder: Path, text: str = "plain", rows: list[Row] = ROWS) -> Path:
     write_lines(run_dir / "metrics.jsonl", metrics)
     write_lines(run_dir / "timings.jsonl", [{"step": 10, "tokens_per_second": 5000.0, "peak_memory_mb": 123.4}])
     write_summary(run_dir / "evaluation" / "summary.json", rows, checkpoint=text)
-    sample = {"prompt": text, "text": text, "seed": text, "temperature": 0.8}
+    sample = {"prompt": text, "text": text, "seed": 0, "temperature": 0.8}
     generated = {"format": "lmexp.generated", "version": 1, "samples": [sample]}
     write_json(run_dir / "evaluation" / "generated.json", generated)
     (run_dir / "config.yaml").write_text(f"seed: 1\nname: {text}\n")
@@ -110,7 +110,7 @@ def test_report_of_a_finished_run_shows_every_part(tmp_path: Path) -> None:
     titles = re.findall("<h2>(.*?)</h2>", html)
     assert titles == ["Figures", "Curves", "Generated text", "Config", "Receipt"]
     assert sum(tag == "svg" for tag, _ in page.tags) == 5 + 4  # marks; baselines, loss, train/plain, tokens per second
-    assert not re.search(r"\bNo (figures|curves|samples|config|receipt)\b", page.text)
+    assert not re.search(r"\bNo (figures|curves|text|config|receipt)\b", page.text)
 
 
 def test_the_best_and_the_worst_samples_stand_below_the_figures(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_the_best_and_the_worst_samples_stand_below_the_figures(tmp_path: Path) 
     samples = [Example(sample_id=f"s{i}", input="Who?", target="me", score=float(i)) for i in range(9)]
     files.examples = {"quiz": best_and_worst(samples)}
     text = page(files, card_of(files, "run"))
-    assert re.findall("<h2>(.*?)</h2>", text)[:2] == ["Figures", "Best and worst samples"]
+    assert re.findall("<h2>(.*?)</h2>", text)[3] == "Best and worst samples"
     assert re.findall(r'<p class="small">(s\d) ·', text) == ["s8", "s7", "s6", "s0", "s1", "s2"]
 
 
@@ -163,7 +163,7 @@ def test_hostile_text_stays_text_wherever_it_comes_from(tmp_path: Path) -> None:
     ("missing", "said"),
     [
         ("evaluation/summary.json", "No figures: the run has not been evaluated."),
-        ("evaluation/generated.json", "No samples: there is no generated.json."),
+        ("evaluation/generated.json", "No text: none was asked for, as evaluation=[samples] does."),
         ("metrics.jsonl", "No curves: there is no metrics.jsonl."),
         ("config.yaml", "No config: there is no config.yaml."),
         ("receipt.json", "No receipt: there is no receipt.json."),

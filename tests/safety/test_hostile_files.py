@@ -520,7 +520,7 @@ def test_markup_in_the_files_of_a_run_is_text_in_its_report(sent: Sent) -> None:
     plot = {"kind": "forest", "title": evil, "y_label": evil, "y_unit": evil, "x_label": evil, "series": [series]}
     summary["rows"][0]["plot"] = plot
     (sent.run / "evaluation/summary.json").write_text(json.dumps(summary | {"checkpoint": evil}))
-    samples = {"format": "lmexp.generated", "version": 1, "samples": [{"prompt": evil, "text": evil, "seed": evil}]}
+    samples = {"format": "lmexp.generated", "version": 1, "samples": [{"prompt": evil, "text": evil, "seed": 0}]}
     (sent.run / "evaluation/generated.json").write_text(json.dumps(samples))
     assert report(sent) == 0
     page = (sent.run / "report.html").read_text()

@@ -37,6 +37,9 @@ class Recorder:
     def evaluation(self, rows: Sequence[Row], *, draw: Callable[[Plot], str], samples: Mapping[str, Path]) -> None:
         self.row(0, {row.name: row.n for row in rows})
 
+    def texts(self, name: str, texts: Sequence[tuple[str, int, str]], *, step: int | None) -> None:
+        self.row(-1 if step is None else step, {name: len(texts)})
+
     def close(self, exit_code: int) -> None:
         self.exit_codes.append(exit_code)
 

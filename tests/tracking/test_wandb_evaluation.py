@@ -57,7 +57,8 @@ def table(run_dir: Path, entry: dict[str, Any]) -> dict[str, Any]:
 def mirrored(folder: Path, rows: list[Row], samples: dict[str, Path]) -> OfflineRun:
     mirror = WandbMirror(WandbLoggerConfig(sync="off"), folder, run_id="id-1", name="n", run_config={})
     tracker = Tracker(folder, mirror)
-    tracker.metrics(7, {"train/loss": 1.0})
+    tracker.texts("story", [("Once", 5, f" upon a time {SECRET}"), ("", 5, "漢\x00")], step=3)
+    tracker.metrics(7, {"train/loss": 1.0}, unmirrored={"train/loss/low": 0.5})
     tracker.evaluation(rows, draw=page_of, samples=samples)
     tracker.close()
     return read_finished(mirror.fragment)
@@ -104,6 +105,21 @@ def test_the_rows_are_a_table(found: tuple[Path, OfflineRun]) -> None:
     assert [entry["name"] for entry in rows] == [one.name for one in ROWS]
     for entry, one in zip(rows, ROWS, strict=True):
         assert {key: getattr(one, key) for key in entry} == entry
+
+
+def test_texts_are_a_table_of_their_step(found: tuple[Path, OfflineRun]) -> None:
+    folder, run = found
+    (at,) = (row for row in run.history if "evaluation/story/texts._type" in row)
+    assert at["step"] == 3
+    content = table(folder, {"path": at["evaluation/story/texts.path"]})
+    assert content["columns"] == ["prompt", "seed", "text"]
+    assert content["data"] == [["Once", 5, f" upon a time {SECRET}"], ["", 5, "漢\x00"]]
+
+
+def test_what_is_for_the_files_alone_is_not_shown(found: tuple[Path, OfflineRun]) -> None:
+    folder, run = found
+    assert read_rows(folder / METRICS_JSONL) == [{"step": 7, "train/loss": 1.0, "train/loss/low": 0.5}]
+    assert "train/loss/low" not in run.summary
 
 
 def media(run: OfflineRun) -> dict[str, dict[str, Any]]:

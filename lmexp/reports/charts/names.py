@@ -106,13 +106,13 @@ def _row(plot: Plot, name: str, entries: Sequence[_Entry], top: float, end: floa
     middle = (top + end) / 2
     counts = {n for entry in entries if entry.series.n for n in (sum(entry.series.n[p] for p in entry.places),)}
     below = f"n {min(counts):,}" if len(counts) == 1 else ""
-    shift = -5 if below else 0
+    shift = -6 if below else 0
     parts = [
         f'<text class="name end" x="{x.start - 10:.1f}" y="{middle + 4 + shift:.1f}">'
         f"<title>{shown(name)}</title>{shown(short(name, NAME_CHARACTERS))}</text>"
     ]
     if below:
-        parts.append(f'<text class="tick end" x="{x.start - 10:.1f}" y="{middle + 13:.1f}">{below}</text>')
+        parts.append(f'<text class="tick end" x="{x.start - 10:.1f}" y="{middle + 14:.1f}">{below}</text>')
     first = middle - SPLIT * (len(entries) - 1) / 2
     for number, entry in enumerate(entries):
         at = first + SPLIT * number

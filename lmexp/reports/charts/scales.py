@@ -32,7 +32,9 @@ def covering(values: Iterable[float], start: float, stop: float, *, log: bool = 
     if log:
         if not high / low > 1.001:
             low, high = low / 2, high * 2
-        return Scale(low, high, start, stop, log=True), power_ticks(low, high)
+        room = (high / low) ** 0.04
+        low, high = low / room, high * room
+        return Scale(low, high, start, stop, log=True), log_ticks(low, high)
     ticks = round_ticks(*padded(low, high), cover=True)
     return Scale(ticks[0], ticks[-1], start, stop), ticks
 
@@ -85,6 +87,21 @@ def power_ticks(low: float, high: float, *, n: int = 6) -> list[float]:
             break
     every = max(1, math.ceil((last - first) / n))
     return [base**power for power in range(first, last + 1, every)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high for a logarithmic scale: 1, 2 and 5 times powers of ten, more of them where that
+    is fewer than three, and powers alone where it is more than eight.
+
+    >>> log_ticks(0.8, 45), log_ticks(1.5, 4.3), log_ticks(1e-3, 1e3)
+    ([1.0, 2.0, 5.0, 10.0, 20.0], [1.5, 2.0, 2.5, 3.0, 3.5, 4.0], [0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0])
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    found = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in (1, 2, 5)]
+    found = [tick for tick in found if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+    if len(found) > 8:
+        return power_ticks(low, high)
+    return found if len(found) > 3 else round_ticks(low, high, n=8)
 
 
 def number_text(value: float) -> str:

@@ -8,9 +8,9 @@ from lmexp.reports.charts.scales import Scale, number_text
 from lmexp.reports.visible import shown
 
 WIDTH, HEIGHT = 400, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 28, 42
-CHARACTER = 6.4
-"""Width of a character, about."""
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 28, 42
+CHARACTER = 7.4
+"""Width of a character, about, of the larger type on phones."""
 LEGEND_LINE = 16
 N_COLOURS = 8
 
@@ -42,8 +42,17 @@ def y_axis(ticks: list[float], y: Scale, label: str = "") -> str:
     return "".join(parts)
 
 
-def x_axis(ticks: list[float], x: Scale, bottom: float, label: str, *, grid_from: float | None = None) -> str:
-    """The line below, its numbers, and below them what they count. grid_from: lines up to there."""
+def x_axis(
+    ticks: list[float],
+    x: Scale,
+    bottom: float,
+    label: str,
+    *,
+    grid_from: float | None = None,
+    below: Sequence[float] = (),
+) -> str:
+    """The line below, its numbers, and below them what they count. grid_from: lines up to there. below: a second row
+    of numbers, one for each tick."""
     left, right = sorted((x.start, x.stop))
     parts = [f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>']
     for tick in ticks:
@@ -54,9 +63,13 @@ def x_axis(ticks: list[float], x: Scale, bottom: float, label: str, *, grid_from
             f'<line class="{kind}" x1="{at}" y1="{top}" x2="{at}" y2="{bottom}"/>'
             f'<text class="tick middle" x="{at}" y="{bottom + 16}">{number_text(tick)}</text>'
         )
-    parts.append(
-        f'<text class="label" x="{right}" y="{bottom + 34}" text-anchor="end">{shown(short(label, 60))}</text>'
-    )
+    for tick, number in zip(ticks, below, strict=False):
+        text = number_text(number)
+        ends = x(tick) + CHARACTER * len(text) / 2 > WIDTH
+        place = f'class="tick end" x="{WIDTH}"' if ends else f'class="tick middle" x="{x(tick):.1f}"'
+        parts.append(f'<text {place} y="{bottom + 31}">{text}</text>')
+    y = bottom + (49 if below else 34)
+    parts.append(f'<text class="label" x="{right}" y="{y}" text-anchor="end">{shown(short(label, 60))}</text>')
     return "".join(parts)
 
 
