@@ -11,7 +11,7 @@ from lmexp.errors import RunError
 from lmexp.evaluation.collect import find_table
 from lmexp.evaluation.config import NAME, TEXT
 from lmexp.evaluation.generated import texts_of
-from lmexp.evaluation.samples import STEP_PARQUET, read_header, read_samples
+from lmexp.evaluation.samples_file import STEP_PARQUET, read_header, read_samples
 from lmexp.reading import check_format, read_object
 from lmexp.reports.visible import cut_middle, shown
 

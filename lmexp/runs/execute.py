@@ -89,7 +89,7 @@ def _execute(run_dir: Path, ranks: Ranks, stop: StopRequest, note: Callable[[str
         if ranks.is_first:  # also where a run goes on that had only its evaluation left: its receipt is new
             add_losses(run_dir / RECEIPT_JSON, losses_digest(run_dir / LOSSES_F64))
         from lmexp.evaluation.generated import texts_of
-        from lmexp.evaluation.samples import read_header, read_samples
+        from lmexp.evaluation.samples_file import read_header, read_samples
         from lmexp.reports.charts.plots import page_of
         from lmexp.runs.evaluate import evaluate_after_training
 

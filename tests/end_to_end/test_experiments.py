@@ -10,7 +10,7 @@ import pytest
 from lmexp.cli.main import main
 from lmexp.config.compose import compose
 from lmexp.evaluation.generated import texts_of
-from lmexp.evaluation.samples import read_samples
+from lmexp.evaluation.samples_file import read_samples
 from lmexp.paths import CONF_DIR
 from tests.end_to_end.command import json_file, only_run, rows
 

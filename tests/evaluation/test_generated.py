@@ -15,7 +15,7 @@ from lmexp.evaluation.config import SamplesConfig
 from lmexp.evaluation.context import EvaluationContext, Interrupted
 from lmexp.evaluation.generated import GeneratedText, repetition, texts_of
 from lmexp.evaluation.runner import run_evaluations
-from lmexp.evaluation.samples import read_samples
+from lmexp.evaluation.samples_file import read_samples
 from lmexp.models.config import GPTConfig
 from lmexp.models.decoding.config import DecodingConfig
 from lmexp.models.decoding.texts import stream_texts

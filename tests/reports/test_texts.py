@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lmexp.evaluation.config import TEXT
 from lmexp.evaluation.row import Row, write_summary
-from lmexp.evaluation.samples import Header, Key, Samples, make_table, step_table, write_samples
+from lmexp.evaluation.samples import Header, Key, Samples, make_table
+from lmexp.evaluation.samples_file import step_table, write_samples
 from lmexp.reports.run_files import read_run
 from lmexp.reports.texts import read_writing, section
 from tests.reports.test_run_report import HOSTILE, Page, make_run, report
