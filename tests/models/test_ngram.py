@@ -11,7 +11,8 @@ from torch import Tensor
 from lmexp.errors import ConfigError
 from lmexp.models.base import TargetScorer, as_language_model, takes_positions
 from lmexp.models.config import SMOOTHINGS, NGramConfig
-from lmexp.models.decoding import generate
+from lmexp.models.decoding.config import DecodingConfig
+from lmexp.models.decoding.sampler import sample
 from lmexp.models.ngram import NGram
 
 EOS, VOCAB, ORDER = 0, 9, 4
@@ -150,7 +151,8 @@ def test_tensors_that_are_no_trie_are_refused(hostile: Callable[[dict[str, Tenso
 def test_it_generates_what_it_has_counted() -> None:
     model = NGram(NGramConfig(order=3, smoothing="mle"), vocab_size=VOCAB)
     model.fit(np.array([EOS, 1, 2, 3, 4, EOS]), eos_id=EOS)
-    assert list(generate(model, [EOS], max_new_tokens=9, eos_id=EOS)) == [1, 2, 3, 4, EOS]
+    made = sample(model, [[EOS]], DecodingConfig(max_new_tokens=9), seeds=[0], eos_id=EOS)
+    assert [token for _, token, _ in made] == [1, 2, 3, 4, EOS]
 
 
 @pytest.mark.parametrize(
