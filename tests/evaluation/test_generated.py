@@ -20,6 +20,7 @@ from lmexp.models.config import GPTConfig
 from lmexp.models.decoding.config import DecodingConfig
 from lmexp.models.decoding.texts import stream_texts
 from lmexp.tokenizers.byte import ByteTokenizer
+from tests.evaluation.equality import equal_but_for_latency
 
 
 def model() -> nn.Module:
@@ -91,7 +92,7 @@ def test_processes_share_the_texts_and_find_the_same(monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     alone = context()
     assert rows == GeneratedText(CONFIG).run(alone)
-    assert shared.samples["samples"].equal_but_for_latency(alone.samples["samples"])
+    assert equal_but_for_latency(shared.samples["samples"], alone.samples["samples"])
 
 
 def test_a_signal_ends_it_between_two_tokens_and_progress_counts_them() -> None:
