@@ -109,8 +109,8 @@ def main() -> int:
         "# Decoding",
         "",
         f"Greedy, {NEW} new tokens after {PROMPT}; a GPT of 6 blocks, d_model 512, vocabulary {VOCAB:,}, in float32; "
-        f"threads: {torch.get_num_threads()}. Medians of {rounds} rounds in turns; the range in brackets. Ratios "
-        "are to lmexp with its cache and one prompt, medians of the rounds' ratios.",
+        f"threads: {torch.get_num_threads()}. Medians of {rounds} rounds in turns; the range in brackets. Ratios are "
+        f"to lmexp with its cache and one prompt, medians of the rounds' ratios.",
         "",
         "| | tokens/s | ratio |",
         "|---|---|---|",

@@ -79,10 +79,8 @@ def _continuations(loaded: LoadedModel, prompts: Sequence[str], config: Generate
     model, tokenizer = loaded.model, loaded.tokenizer
     if config.n_beams > 1:
         for row, prompt in enumerate(prompts):
-            found = search_texts(model, tokenizer, prompt, config)
-            for sample in range(config.n_samples):
-                text = found[sample] if sample < len(found) else ""
-                yield Piece(row * config.n_samples + sample, text, is_last=True)
+            for place, text in enumerate(search_texts(model, tokenizer, prompt, config)[: config.n_samples]):
+                yield Piece(row * config.n_samples + place, text, is_last=True)
         return
     asked = [(prompt, config.seed + sample) for prompt in prompts for sample in range(config.n_samples)]
     for start in range(0, len(asked), config.batch_size):

@@ -136,6 +136,7 @@ def test_the_run_says_what_it_generates_and_the_same_again(run: Path, loaded: Lo
         (["n_beams=2", "temperature=0", "seed=1"], "seed=1 is for sampling"),
         (["temperature=0", "n_samples=2"], "with temperature=0 all texts are the same"),
         (["stop=['']"], "stop has an empty text"),
+        (["prompt=\udcff"], "prompt is '\\udcff', which has bytes that are no UTF-8 text"),
         (["prompt=a", "prompts_file=b"], "prompt and prompts_file are both set"),
         (["prompts_file=nowhere.txt"], "prompts_file=nowhere.txt: no such file"),
         (["prompts_file=bad.jsonl"], 'prompts_file=bad.jsonl:2: expected {"prompt": "text"}, got {"promt": "b"}'),

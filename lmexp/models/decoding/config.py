@@ -43,14 +43,14 @@ class DecodingConfig:
             at_least(name, getattr(self, name), least)
         if not 0 <= self.temperature < float("inf"):
             raise ConfigError(f"temperature is {self.temperature}; expected at least 0 (always the likeliest token)")
-        if not 0 < self.repetition_penalty < float("inf"):
-            raise ConfigError(f"repetition_penalty is {self.repetition_penalty}; expected above 0, and 1 for none")
+        if not 0.01 <= self.repetition_penalty <= 100:
+            raise ConfigError(f"repetition_penalty is {self.repetition_penalty}; expected from 0.01 to 100, 1 for none")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; expected a share above 0 and up to 1, or null for all tokens")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise ConfigError(f"min_p is {self.min_p}; expected a share from 0 to 1, or null for all tokens")
-        if not abs(self.length_penalty) < float("inf"):
-            raise ConfigError(f"length_penalty is {self.length_penalty}; expected a number, e.g. length_penalty=1")
+        if not abs(self.length_penalty) <= 10:
+            raise ConfigError(f"length_penalty is {self.length_penalty}; expected from -10 to 10")
         self.early_stopping = str(self.early_stopping).lower()  # YAML and Python have words of their own for these
         one_of("early_stopping", self.early_stopping, EARLY_STOPPING)
         if "" in self.stop:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from lmexp.errors import ConfigError
 from lmexp.models.decoding.beam_search import beam_search
 from lmexp.models.decoding.config import DecodingConfig
 from lmexp.models.decoding.sampler import sample
@@ -69,4 +70,7 @@ def _text(
 
 
 def _encode(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    return tokenizer.encode(prompt) or [tokenizer.eos_id]
+    try:
+        return tokenizer.encode(prompt) or [tokenizer.eos_id]
+    except UnicodeEncodeError:
+        raise ConfigError(f"prompt is {prompt!r}, which has bytes that are no UTF-8 text; expected text") from None

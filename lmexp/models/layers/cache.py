@@ -21,6 +21,7 @@ class KVCache:
         """Tokens of each row so far."""
         self._keys: list[Tensor | None] = [None] * n_layer  # made when its layer first says of which dtype
         self._values: list[Tensor | None] = [None] * n_layer
+        self._slots = torch.empty(0)  # where the new tokens go, as positions() said
 
     def positions(self, new: int, device: torch.device) -> Tensor:
         """Positions of new tokens in each row: (batch, new), or (1, new) where all rows are equally long."""
@@ -30,7 +31,8 @@ class KVCache:
                 f"make it with a larger max_length"
             )
         starts = self.lengths[:1] if self._is_even() else self.lengths
-        return torch.tensor(starts, device=device)[:, None] + torch.arange(new, device=device)
+        self._slots = torch.tensor(starts, device=device)[:, None] + torch.arange(new, device=device)
+        return self._slots
 
     def mask(self, positions: Tensor) -> Tensor | None:
         """Which slots each new token gathers from: (batch or 1, 1, new, slots) bool.
@@ -46,7 +48,7 @@ class KVCache:
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keep what a layer made of new tokens, (batch, n_kv_head, new, d_head); its keys and values of all slots.
 
-        The rows grow with advance(), once all layers are done.
+        positions() comes first. The rows grow with advance(), once all layers are done.
         """
         batch, n_kv_head, new, d_head = k.shape
         keys, values = self._keys[layer], self._values[layer]
@@ -59,8 +61,7 @@ class KVCache:
             keys[:, :, span], values[:, :, span] = k, v
         else:
             rows = torch.arange(batch, device=k.device)[:, None]
-            slots = self.positions(new, k.device)  # (batch, new)
-            keys[rows, :, slots], values[rows, :, slots] = k.transpose(1, 2), v.transpose(1, 2)
+            keys[rows, :, self._slots], values[rows, :, self._slots] = k.transpose(1, 2), v.transpose(1, 2)
         end = max(self.lengths) + new
         return keys[:, :, :end], values[:, :, :end]
 

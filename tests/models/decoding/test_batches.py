@@ -32,7 +32,7 @@ class Anew(nn.Module):
         return logits
 
 
-@pytest.fixture(scope="module", params=[{}, LLAMA], ids=["gpt", "llama"])
+@pytest.fixture(scope="module", params=[{}, LLAMA, {"positions": "alibi"}], ids=["gpt", "llama", "alibi"])
 def model(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
     built = GPTConfig(n_layer=2, d_model=32, init_std=0.4, **request.param).build(vocab_size=VOCAB, sequence_length=SEQ)
