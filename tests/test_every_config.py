@@ -28,8 +28,11 @@ from lmexp.data.cache import TokenCache, prepare
 from lmexp.data.config import CorpusConfig, CsvConfig, HFConfig, JsonLinesConfig, MixtureConfig, RecordsConfig
 from lmexp.evaluation.runner import Evaluation
 from lmexp.models.base import as_language_model
+from lmexp.models.config import HFConfig as HFModelConfig
+from lmexp.models.hf_architecture import resolve
 from lmexp.paths import CONF_DIR
-from lmexp.tokenizers.config import ByteTokenizerConfig, SavedTokenizerConfig
+from lmexp.tokenizers import to_hf
+from lmexp.tokenizers.config import ByteTokenizerConfig, HFTokenizerConfig, SavedTokenizerConfig
 from lmexp.training import trainer
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +130,10 @@ def overrides(group: str, option: str, lab: str) -> list[str]:
         typed += [f"{name}.target={lab}:{group.capitalize()}"]
     if option == "custom" and group in ("data", "task"):  # each needs the other: lmexp's task reads lmexp's corpora
         typed += ["task=custom", f"task.target={lab}:Task", "data=custom", f"data.target={lab}:Data"]
+    if (group, option) == ("model", "hf"):  # it has no architecture of its own
+        typed += ["model.config={model_type: gpt2}"]
+    if (group, option) == ("model", "hf_lora"):
+        typed += ["model.path=somewhere"]
     if (group, option) == ("data", "mixture"):  # a mixture needs sources, which only the user knows
         typed += ["+data@data.parts.code=stdlib", "+data@data.parts.books=text_files", "data.weights.books=3"]
     return list(dict.fromkeys(typed))
@@ -143,7 +150,12 @@ def composed(name: str, lab: str) -> Any:
 
 
 def check_model(model: Any) -> None:
-    with torch.device("meta"):  # shapes without numbers, so that size costs nothing
+    device = "meta"  # shapes without numbers, so that size costs nothing
+    if isinstance(model, HFModelConfig):  # as a run keeps it, so that no folder is needed
+        small = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 8}
+        model.resolved = resolve(HFModelConfig(config=small), vocab_size=50, sequence_length=16)
+        device = "cpu"  # transformers looks at numbers
+    with torch.device(device):
         language_model = as_language_model(model.build(vocab_size=50, sequence_length=16))
         logits = language_model(torch.zeros(2, 16, dtype=torch.int64))
     assert language_model.max_sequence_length >= 16
@@ -153,6 +165,9 @@ def check_model(model: Any) -> None:
 def check_tokenizer(config: Any, folder: Path) -> None:
     if isinstance(config, SavedTokenizerConfig):
         ByteTokenizerConfig().train([]).save(folder / "tokenizer.json")
+        config = dataclasses.replace(config, path=str(folder))
+    if isinstance(config, HFTokenizerConfig):
+        to_hf.write(ByteTokenizerConfig().train([]), folder)
         config = dataclasses.replace(config, path=str(folder))
     tokenizer = config.train([LINE] * 3)
     ids = tokenizer.encode("the cat")

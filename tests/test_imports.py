@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "pytorch_lightning", "torchmetrics", "numpy", "wandb", "tokenizers", "safetensors")
+HEAVY = (
+    *("torch", "pytorch_lightning", "torchmetrics", "numpy", "wandb", "tokenizers", "safetensors"),
+    *("transformers", "peft", "huggingface_hub"),
+)
 
 WRAPPER = """
 import json, sys

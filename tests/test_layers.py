@@ -24,6 +24,7 @@ LAYERS = (
         "lmexp.files",
         "lmexp.reading",
         "lmexp.checks",
+        "lmexp.hub",
         "lmexp.plugins",
         "lmexp.redaction",
         "lmexp.stopping",
@@ -48,6 +49,9 @@ KEEPERS = {
     "omegaconf": ("lmexp.config", "lmexp.cli"),
     "pytorch_lightning": ("lmexp.data.module", "lmexp.tasks", "lmexp.training"),
     "lightning_fabric": ("lmexp.training",),
+    "transformers": ("lmexp.models",),
+    "peft": ("lmexp.models",),
+    "huggingface_hub": ("lmexp.hub",),
     "wandb": ("lmexp.tracking.wandb", "lmexp.tracking.upload"),
 }
 """Library -> the only modules and folders that may import it."""

@@ -107,6 +107,12 @@ def max_positions(made: Any) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
+def layers(config: HFConfig) -> int:
+    """Layers of the architecture that a run has kept; 0 where it doesn't say."""
+    found = [config.resolved.get(name) for name in ("num_hidden_layers", "n_layer", "num_layers", "n_layers")]
+    return max([number for number in found if isinstance(number, int)], default=0)
+
+
 _POSITIONS = "max_position_embeddings"
 
 

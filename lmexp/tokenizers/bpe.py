@@ -122,7 +122,8 @@ class BPETokenizer(Tokenizer):
     @functools.cached_property
     def _fallback(self) -> tokenizers.Tokenizer:
         vocab = {token: i for i, token in enumerate(self.tokens)}
-        return byte_level(library().models.BPE(vocab=vocab, merges=self.merges))
+        pipeline: tokenizers.Tokenizer = byte_level(library().models.BPE(vocab=vocab, merges=self.merges))
+        return pipeline
 
     def _decode(self, ids: list[int]) -> str:
         return b"".join([self._bytes[token] for token in ids]).decode(errors="replace")

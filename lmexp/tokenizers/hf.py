@@ -51,7 +51,7 @@ class HFTokenizer(Tokenizer):
             known = all(character in PRINTABLE_BYTES for character in token)
             self._n_bytes[number] = len(token) if known else len(token.encode())
         unknown = state["model"].get("unk_token")
-        self._unknown_id = vocab.get(unknown) if isinstance(unknown, str) else None
+        self._unknown_id: int | None = vocab.get(unknown) if isinstance(unknown, str) else None
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._encode(text)[0].tolist()
@@ -95,7 +95,9 @@ class HFTokenizer(Tokenizer):
 
     def _joined(self, pieces: list[str]) -> tuple[Ints, list[int]]:
         """The tokens of pieces, one after the other."""
-        all_ids, all_ends, start = [np.zeros(0, dtype=np.int64)], [0][:0], 0
+        all_ids: list[Ints] = [np.zeros(0, dtype=np.int64)]
+        all_ends: list[int] = []
+        start = 0
         for piece in pieces:
             ids, ends = self._encode(piece)
             all_ids.append(ids)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lmexp.errors import DataError
 from lmexp.files import write_atomically
 from lmexp.paths import TOKENIZER_JSON
 from lmexp.tokenizers import base, bpe, saved
@@ -86,7 +87,7 @@ def _same_merges(state: dict[str, Any], tokenizer: BPETokenizer, where: str) -> 
     """Whether a file of byte-level BPE has these tokens, under these ids, and these merges."""
     try:
         read = saved.from_hugging_face(state, where)
-    except base.DataError:
+    except DataError:
         return False
     vocab = state["model"]["vocab"]
     same_ids = all(vocab.get(token) == i for i, token in enumerate(tokenizer.tokens))

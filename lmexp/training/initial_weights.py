@@ -181,10 +181,10 @@ def _check_tokenizer(given: str, file: WeightsFile, tokenizer: Tokenizer | None)
     if saved is None or tokenizer is None or same_tokens(saved.parent, tokenizer):
         return
     where = given if saved.parent == file.run_dir == Path(given).expanduser().absolute() else str(saved)
+    fix = f"tokenizer=hf tokenizer.path={given}" if file.hugging_face else f"tokenizer=saved tokenizer.path={where}"
     raise ConfigError(
         f"model.init_from={given}: these weights were trained with another tokenizer, so the rows of their embedding "
-        f"mean other tokens; use that one too: "
-        f"{f'tokenizer=hf tokenizer.path={given}' if file.hugging_face else f'tokenizer=saved tokenizer.path={where}'}"
+        f"mean other tokens; use that one too: {fix}"
     )
 
 

@@ -20,8 +20,9 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lmexp import plugins
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import CheckpointError, ConfigError, LmexpError
+from lmexp.models import hf_architecture
 from lmexp.models.base import as_language_model, check_takes_positions
-from lmexp.models.config import GPTConfig
+from lmexp.models.config import GPTConfig, HFConfig
 from lmexp.paths import CHECKPOINTS_DIR
 from lmexp.stopping import StopRequest
 from lmexp.tasks.config import CustomTaskConfig
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 MOST_ROTARY_BYTES = 1 << 32
 """Of the tables of rotary positions."""
+MOST_LAYERS = 1000
+"""Of a model with adapters, whose checkpoints don't tell how many it has."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -117,6 +120,8 @@ def check_fits(config: TrainConfig, vocab_size: int, checkpoint: Path) -> None:
     A model of the user's own tells what fits when it is built.
     """
     model = config.model
+    if isinstance(model, HFConfig):
+        _check_hugging_face(config, vocab_size, checkpoint)
     if not isinstance(model, GPTConfig) or not isinstance(config.data, CorpusConfig):
         return
     found, length = checkpoints.shapes(checkpoint), config.data.sequence_length
@@ -132,6 +137,25 @@ def check_fits(config: TrainConfig, vocab_size: int, checkpoint: Path) -> None:
         raise CheckpointError(
             f"{checkpoint}: its weights aren't those of the run's model with n_layer {model.n_layer}, d_model "
             f"{model.d_model} and {vocab_size} tokens{example}; one of the two is of another run"
+        )
+
+
+def _check_hugging_face(config: TrainConfig, vocab_size: int, checkpoint: Path) -> None:
+    """The same for a Hugging Face model; of adapters, where that tells how many layers there may be."""
+    assert isinstance(config.model, HFConfig)
+    if not config.model.resolved:  # else it would be looked up, maybe on the hub
+        raise CheckpointError(f"{checkpoint}: run.json lacks the architecture (model.resolved); lmexp didn't write it")
+    found, n_layer = checkpoints.shapes(checkpoint), hf_architecture.layers(config.model)
+    expected: dict[str, tuple[int, ...]] = {}
+    if n_layer <= len(found) or (config.model.lora is not None and n_layer <= MOST_LAYERS):
+        with torch.device("meta"):
+            expected = {name: tuple(t.shape) for name, t in build_model(config, vocab_size).state_dict().items()}
+    if found != expected:
+        names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        example = f"; {names[0]} is {found.get(names[0])}, expected {expected.get(names[0])}" if expected else ""
+        raise CheckpointError(
+            f"{checkpoint}: its weights aren't those of the run's model, of which run.json says that it has {n_layer} "
+            f"layers{example}; one of the two is of another run"
         )
 
 

@@ -153,7 +153,10 @@ def test_the_traceback_of_a_user_error_is_shown_on_demand(monkeypatch: pytest.Mo
         ("lmexp ev", {"evaluate"}),
         ("lmexp -p lmexp tr", {"train"}),
         ("lmexp train mod", {"model.", "model="}),
-        ("lmexp train tokenizer=", {f"tokenizer={name}" for name in ("bpe", "byte", "char", "null", "saved", "word")}),
+        (
+            "lmexp train tokenizer=",
+            {f"tokenizer={name}" for name in ("bpe", "byte", "char", "hf", "null", "saved", "word")},
+        ),
         ("lmexp prep", {"prepare"}),
         ("lmexp prepare tokenizer=by", {"tokenizer=byte"}),
         ("lmexp train model=llama_tiny model.n_h", {"model.n_head="}),

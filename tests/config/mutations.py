@@ -45,12 +45,14 @@ def mutations() -> list[Mutation]:
 CHOSEN: list[tuple[str, ...]] = [
     (),
     *((f"data={kind}",) for kind in ("text_files", "json_lines", "csv", "parquet", "hf", "synthetic")),
-    *((f"tokenizer={kind}",) for kind in ("byte", "char", "word", "bpe", "saved")),
+    *((f"tokenizer={kind}",) for kind in ("byte", "char", "word", "bpe", "saved", "hf")),
     ("optimizer=adam",),
     ("scheduler=constant",),
     ("logger=files",),
     ("callbacks=[early_stopping]",),
     ("model=custom", "model.target=a:B"),
+    ("model=hf", "model.config={model_type: gpt2}"),
+    ("model=hf_lora", "model.path=a"),
     ("task=custom", "task.target=a:B", "tokenizer=byte"),
     ("data=custom", "data.target=a:B", "task=custom", "task.target=a:B"),
     ("optimizer=custom", "optimizer.target=a:B"),
@@ -91,6 +93,7 @@ MOST: dict[str, float] = {
     "data.validation_fraction": 0.999,
     "data.test_fraction": 0.999,
     "model.dropout": 0.999,
+    "model.lora.dropout": 0.999,
     "optimizer.beta1": 0.999,
     "optimizer.beta2": 0.999,
     "scheduler.min_lr_ratio": 1,
@@ -101,7 +104,7 @@ MOST: dict[str, float] = {
 
 POSITIVE = (
     *("optimizer.lr", "optimizer.eps", "trainer.gradient_clip_val"),
-    *("model.rotary_base", "model.init_std", "model.norm_eps"),
+    *("model.rotary_base", "model.init_std", "model.norm_eps", "model.lora.alpha"),
 )
 """Numbers that can't be 0."""
 
@@ -110,6 +113,7 @@ NOT_EMPTY = (
     *("data.test_pattern", "data.field", "data.template", "data.train_split", "data.validation_split"),
     *("data.test_split", "data.revision", "data.subset", "checkpoint.monitor", "callbacks.early_stopping.monitor"),
     *("logger.project", "logger.entity", "logger.group"),
+    *("model.path", "model.revision", "tokenizer.revision", "tokenizer.eos"),
 )
 """Text that can't be empty."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -196,6 +197,29 @@ def test_checkpoints_hold_adapters_alone_and_say_what_they_belong_to(home: Path,
         (home / "away").rename(home / "llama")
     finally:
         path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("full", {"n_layer": 10**9}, "has 1000000000 layers"),
+        ("full", {"n_embd": 64}, r"lm_head\.weight is \(\d+, 32\), expected \(\d+, 64\)"),
+        ("full", {"auto_map": {"AutoConfig": "evil.Config"}}, "asks for code that comes with the model"),
+        ("full", None, r"lacks the architecture \(model\.resolved\)"),
+        ("lora", {"num_hidden_layers": 10**9}, "has 1000000000 layers"),
+        ("lora", {"hidden_size": 2**20, "head_dim": 8}, r"expected \(2, 1048576\)"),
+    ],
+)
+def test_a_run_that_somebody_changed_is_refused_before_memory_is_taken(
+    name: str, change: dict[str, Any] | None, message: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    copy = shutil.copytree(request.getfixturevalue(name), tmp_path / "copy")
+    body = json_file(copy / "run.json")
+    resolved = body["config"]["model"]["resolved"]
+    body["config"]["model"]["resolved"] = {} if change is None else resolved | change
+    (copy / "run.json").write_text(json.dumps(body))
+    with pytest.raises(UserError, match=message):
+        lmexp.load(copy)
 
 
 def test_a_run_is_exported_with_equal_logits_and_used_again(home: Path, full: Path, tmp_path: Path) -> None:
