@@ -85,7 +85,7 @@ def _check_places(config: TrainConfig) -> None:
     if config.model is not None and config.model.init_from is not None:
         from lmexp.training import initial_weights
 
-        initial_weights.find(config.model.init_from)
+        initial_weights.check_place(config)
     if isinstance(config.model, HFConfig):
         from lmexp.models import hf_folder
 

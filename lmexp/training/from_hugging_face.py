@@ -17,6 +17,7 @@ from lmexp.errors import ConfigError, UserError
 from lmexp.models import hf_folder
 from lmexp.models.config import GPTConfig
 from lmexp.models.gpt import GPT
+from lmexp.models.hf_config import gpt_config_of
 from lmexp.models.hf_weights import from_hf
 from lmexp.paths import RUN_JSON
 from lmexp.training import checkpoints
@@ -33,31 +34,34 @@ def is_hugging_face(folder: Path) -> bool:
     return not ours and (folder / hf_folder.CONFIG_JSON).is_file()
 
 
+def check_settings(given: str, folder: Path, config: GPTConfig, sequence_length: int) -> None:
+    """What check() says of settings, without a look at the weights.
+
+    given: model.init_from as it was typed.
+    """
+    try:
+        theirs, _, longest = gpt_config_of(hf_folder.read_config(folder))
+    except UserError as error:
+        raise type(error)(f"model.init_from={given}: {error}") from None
+    if not theirs.bias:  # of a GPT-2 the weights tell
+        theirs.bias = config.bias
+    _check_same(given, config, sequence_length, theirs, longest)
+
+
 def check(given: str, folder: Path, config: GPTConfig, vocab_size: int, sequence_length: int) -> None:
     """An error unless a GPT so built can start from the weights in a folder.
 
-    given: model.init_from as it was typed; vocab_size: of the data's tokenizer.
+    vocab_size: of the data's tokenizer.
     """
     try:
         theirs, tokens, longest, _ = from_hf(hf_folder.read_config(folder), hf_folder.read_weights(folder))
     except UserError as error:
         raise type(error)(f"model.init_from={given}: {error}") from None
-    differing = _differing(config, theirs)
-    if differing:
-        typed = " ".join(f"model.{name}={_typed(getattr(theirs, name))}" for name in differing)
-        raise ConfigError(
-            f"model.init_from={given}: its model has other settings; type them too: {typed} (here "
-            f"{', '.join(f'{name} is {_typed(getattr(config, name))}' for name in differing)})"
-        )
+    _check_same(given, config, sequence_length, theirs, longest)
     if tokens != vocab_size:
         raise ConfigError(
             f"model.init_from={given}: these weights tell {tokens:,} tokens apart, and the tokenizer of the data makes "
             f"{vocab_size:,}; use the one that belongs to the weights: tokenizer=hf tokenizer.path={given}"
-        )
-    if theirs.positions == "learned" and sequence_length > longest:
-        raise ConfigError(
-            f"model.init_from={given}: these weights have {longest} positions, and data.sequence_length is "
-            f"{sequence_length}; set data.sequence_length={longest}, or less"
         )
 
 
@@ -67,6 +71,22 @@ def weights(folder: Path, model: nn.Module) -> dict[str, Tensor]:
     if POSITIONS in state and isinstance(model, GPT):
         state[POSITIONS] = state[POSITIONS][: model.max_sequence_length]
     return state
+
+
+def _check_same(given: str, ours: GPTConfig, sequence_length: int, theirs: GPTConfig, longest: int) -> None:
+    """ConfigError where ours would compute something else, or has more positions than theirs."""
+    differing = _differing(ours, theirs)
+    if differing:
+        typed = " ".join(f"model.{name}={_typed(getattr(theirs, name))}" for name in differing)
+        raise ConfigError(
+            f"model.init_from={given}: its model has other settings; type them too: {typed} (here "
+            f"{', '.join(f'{name} is {_typed(getattr(ours, name))}' for name in differing)})"
+        )
+    if theirs.positions == "learned" and sequence_length > longest:
+        raise ConfigError(
+            f"model.init_from={given}: these weights have {longest} positions, and data.sequence_length is "
+            f"{sequence_length}; set data.sequence_length={longest}, or less"
+        )
 
 
 def _differing(ours: GPTConfig, theirs: GPTConfig) -> list[str]:

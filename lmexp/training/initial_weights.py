@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lmexp.config.freeze import read_body
+from lmexp.data.config import CorpusConfig
 from lmexp.errors import CheckpointError, ConfigError
 from lmexp.models import hf_folder
 from lmexp.models.config import GPTConfig, HFConfig
@@ -69,6 +70,15 @@ def find(given: str) -> WeightsFile:
         f"model.init_from={given}: expected a run, or a folder that holds {checkpoints.MODEL}; this "
         f"{'folder holds neither that nor ' + RUN_JSON if path.is_dir() else 'is a file'}"
     )
+
+
+def check_place(config: TrainConfig) -> None:
+    """An error where model.init_from names no weights, or a Hugging Face model of other settings; reads no weights."""
+    assert config.model is not None and config.model.init_from is not None
+    given = config.model.init_from
+    file = find(given)
+    if file.hugging_face and isinstance(config.model, GPTConfig) and isinstance(config.data, CorpusConfig):
+        from_hugging_face.check_settings(given, file.path, config.model, config.data.sequence_length)
 
 
 def wanted(config: TrainConfig, *, resumed: bool) -> bool:

@@ -41,6 +41,14 @@ def refused(config: Any, vocab_size: int = VOCAB) -> str:
     return str(caught.value)
 
 
+def refused_early(config: Any) -> str:
+    """The same before the data are prepared; it is what is said after, too."""
+    with pytest.raises(UserError) as caught:
+        initial_weights.check_place(config)
+    assert str(caught.value) == refused(config)
+    return str(caught.value)
+
+
 def saved(kind: str, folder: Path, **settings: Any) -> torch.nn.Module:
     """A small model of transformers with random weights, saved to a folder."""
     torch.manual_seed(1)
@@ -91,13 +99,14 @@ def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
 
 def test_settings_that_differ_are_told_as_they_are_to_be_typed(tmp_path: Path) -> None:
     saved("GPT2", tmp_path)
-    told = refused(configured("model=gpt_tiny", folder=tmp_path))
+    told = refused_early(configured("model=gpt_tiny", folder=tmp_path))
     typed = told.partition("too: ")[2].partition(" (")[0].split()
     assert typed == [
         *("model.n_layer=2", "model.n_head=2", "model.d_model=16", "model.activation=gelu_tanh", "model.bias=true")
     ]
     assert "(here n_layer is 4, n_head is 4, d_model is 128, activation is gelu, bias is false)" in told
-    started(configured("model=gpt_tiny", *typed, folder=tmp_path))
+    started(fitting := configured("model=gpt_tiny", *typed, folder=tmp_path))
+    initial_weights.check_place(fitting)
     saved("Llama", tmp_path / "llama", rms_norm_eps=1e-3)
     assert "too: model.norm_eps=0.001 (here norm_eps is 1e-05)" in refused(
         configured(*LLAMA, folder=tmp_path / "llama")
@@ -106,7 +115,9 @@ def test_settings_that_differ_are_told_as_they_are_to_be_typed(tmp_path: Path) -
 
 def test_more_positions_and_other_tokens_are_refused(tmp_path: Path) -> None:
     saved("GPT2", tmp_path)
-    assert f"set data.sequence_length={SEQ}, or less" in refused(configured(*GPT2, folder=tmp_path, length=SEQ + 1))
+    assert f"set data.sequence_length={SEQ}, or less" in refused_early(
+        configured(*GPT2, folder=tmp_path, length=SEQ + 1)
+    )
     other = refused(configured(*GPT2, folder=tmp_path), vocab_size=VOCAB + 3)
     assert f"tell {VOCAB} tokens apart, and the tokenizer of the data makes {VOCAB + 3}" in other
     assert f"tokenizer=hf tokenizer.path={tmp_path}" in other
@@ -124,7 +135,9 @@ def test_what_no_gpt_can_compute_is_told(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     whole = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps({**whole, "model_type": "bert"}), "utf-8")
-    assert f"model.init_from={tmp_path}: config.json: model_type is 'bert'; expected one of gpt2" in refused(config)
+    assert f"model.init_from={tmp_path}: config.json: model_type is 'bert'; expected one of gpt2" in refused_early(
+        config
+    )
     path.write_text(json.dumps({**whole, "n_layer": 3}), "utf-8")
     assert "the weights lack transformer.h.2.ln_1.weight" in refused(config)
     path.write_text("no JSON", "utf-8")
