@@ -26,7 +26,7 @@ class Muon(torch.optim.Muon):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; the closure, if any, is called once, before."""
         loss = None
         if closure is not None:
@@ -103,7 +103,7 @@ class MuonWithAdamW(Optimizer):
         super().add_param_group(param_group)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both; the closure, if any, is called once, before."""
         loss = None
         if closure is not None:

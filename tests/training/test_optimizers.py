@@ -30,7 +30,6 @@ OPTIMIZERS = [
     ("optimizer=sgd", "optimizer.nesterov=true", "optimizer.weight_decay=0.1"),
     ("optimizer=muon", "optimizer.layer_decay=0.5", "trainer.precision=bf16-mixed"),
     ("optimizer=muon", "trainer.precision=64"),
-    ("optimizer=adafactor", "optimizer.lr=0.05", "trainer.precision=bf16-true"),
 ]
 SCHEDULERS = [
     *((f"scheduler={kind}",) for kind in SCHEMAS["scheduler"] if kind != "custom"),
