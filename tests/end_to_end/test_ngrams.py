@@ -92,19 +92,13 @@ def test_a_run_killed_while_it_counts_ends_as_one_that_nobody_disturbed(
     write_corpus(tmp_path, n_lines=60_000)
     overrides = [*TINY, "evaluation=[perplexity]", "evaluation.perplexity.max_tokens=5000"]
     whole = run(tmp_path, monkeypatch, *overrides, "run.folder=whole")
-    process = subprocess.Popen(
-        command("train", *overrides, "run.folder=killed"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("counting"):
-            time.sleep(0.05)
-            os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    typed = command("train", *overrides, "run.folder=killed")
+    with subprocess.Popen(typed, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("counting"):
+                time.sleep(0.05)
+                os.kill(process.pid, signal.SIGKILL)
     killed = _only(tmp_path / "outputs" / "killed")
     assert json_file(killed / "state.json")["state"] == "running"
     run_lmexp(tmp_path, "resume", str(killed))
