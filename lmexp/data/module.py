@@ -23,6 +23,7 @@ from lmexp.data.cache import TokenCache
 from lmexp.data.config import CorpusConfig
 from lmexp.data.windows import EvaluationRows, TrainingRows, evaluation_rows, training_rows
 from lmexp.errors import ConfigError
+from lmexp.metrics.ignore import IGNORE
 from lmexp.tokenizers.base import Tokenizer
 
 Ints = NDArray[np.int64]
@@ -98,7 +99,11 @@ class TrainingBatches(IterableDataset[Batch]):
 
 
 class EvaluationBatches:
-    """One rank's batches of a split: rank r takes batches r, r + world_size, ...; no row occurs twice."""
+    """One rank's batches of a split: rank r takes batches r, r + world_size, ...; no row occurs twice.
+
+    A rank for which there is none gets one in which nothing is predicted: Lightning lets who has none leave validation
+    out, while the others wait for it.
+    """
 
     def __init__(self, rows: EvaluationRows, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
         self.rows = rows
@@ -107,9 +112,11 @@ class EvaluationBatches:
         self.world_size = world_size
 
     def __len__(self) -> int:
-        return self.rows.n_batches(self.batch_size, self.rank, self.world_size)
+        return max(self._n_own(), int(self.rows.n_rows > 0))
 
     def __iter__(self) -> Iterator[Batch]:
+        if not self._n_own() and self.rows.n_rows:
+            yield self._nothing()
         for numbers in self.rows.batches(self.batch_size, self.rank, self.world_size):
             tokens, targets, positions, places = self.rows.gather(numbers)
             n_bytes = self.rows.split.window_bytes(places.reshape(-1), 1).reshape(places.shape)
@@ -123,6 +130,22 @@ class EvaluationBatches:
                 n_step_targets=n_targets,
                 sample_ids=torch.from_numpy(numbers),
             )
+
+    def _n_own(self) -> int:
+        return self.rows.n_batches(self.batch_size, self.rank, self.world_size)
+
+    def _nothing(self) -> Batch:
+        """The first row, of which nothing is predicted."""
+        tokens, targets, positions, places = self.rows.gather(np.zeros(1, dtype=np.int64))
+        return Batch(
+            tokens=torch.from_numpy(tokens),
+            targets=torch.full(targets.shape, IGNORE),
+            positions=None if positions is None else torch.from_numpy(positions),
+            n_bytes=torch.zeros(places.shape, dtype=torch.int64),
+            n_targets=0,
+            n_step_targets=0,
+            sample_ids=torch.zeros(0, dtype=torch.int64),
+        )
 
 
 class CorpusDataModule(pl.LightningDataModule):

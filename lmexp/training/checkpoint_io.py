@@ -2,7 +2,8 @@
 
 A checkpoint is written in a thread, from the very tensors that are being trained: until the next optimizer step nothing
 changes them, and that step waits for the thread. So saving takes no memory and, where a step takes longer than writing,
-no time; and a kill never costs more than checkpoint.every_n_steps.
+no time; and a kill never costs more than checkpoint.every_n_steps. Sharded weights are put together first: the thread
+writes that copy, see fsdp.
 """
 
 from __future__ import annotations

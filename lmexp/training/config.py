@@ -115,12 +115,12 @@ class TrainerConfig(HardwareConfig):
     def _check_sharded(self) -> None:
         if self.precision not in SHARDED_PRECISIONS:
             raise ConfigError(
-                f"trainer.precision is {self.precision}, which trainer.strategy=fsdp can't do; use "
-                f"{' or '.join(SHARDED_PRECISIONS)}, or trainer.strategy=ddp"
+                f"trainer.precision is {self.precision}, which trainer.strategy=fsdp can't do; use one "
+                f"of {', '.join(SHARDED_PRECISIONS)}, or trainer.strategy=ddp"
             )
         if self.compile:
             raise ConfigError(
-                "trainer.compile=true compiles a whole model, and trainer.strategy=fsdp has none; set "
+                "trainer.compile=true compiles a model as one, and trainer.strategy=fsdp takes it to pieces; set "
                 "trainer.compile=false, or use trainer.strategy=ddp"
             )
 

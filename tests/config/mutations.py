@@ -332,7 +332,7 @@ def _combinations() -> Iterator[Mutation]:
             "set data.validation_fraction=0.05",
         ),
         ("trainer.precision=16-mixed",): ("trainer.precision", "set optimizer.fused=false"),
-        (*sharded, "trainer.precision=64"): ("trainer.precision", "use 32-true or bf16-mixed"),
+        (*sharded, "trainer.precision=64"): ("trainer.precision", "use one of 32-true, bf16-mixed"),
         (*sharded, "trainer.compile=true"): ("trainer.compile", "use trainer.strategy=ddp"),
         (*sharded, "task=custom", "task.target=a:B", "tokenizer=byte"): (
             "trainer.strategy",

@@ -179,6 +179,18 @@ def test_evaluation_sees_each_token_once_for_any_ranks_and_batch_size(module, ki
     assert sum(n for _, _, n in found) == split.n_bytes
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rank_for_which_no_batch_is_left_gets_one_in_which_nothing_is_predicted(module, kind) -> None:
+    """Or Lightning would let it leave validation out, where the others wait for it."""
+    n_batches = len(module(1, 0, 1, kind=kind).evaluation_batches("validation", 7))
+    loader = module(1, n_batches, n_batches + 1, kind=kind).evaluation_batches("validation", 7)
+    (batch,) = loader
+    assert len(loader) == 1
+    assert batch.n_targets == batch.n_bytes.sum() == len(batch.sample_ids) == 0
+    assert (batch.targets == IGNORE).all()
+    assert batch.targets.shape == batch.tokens.shape
+
+
 def test_evaluation_batches_are_the_micro_batches_of_training(module) -> None:
     assert next(iter(module(2, 0, 2).val_dataloader())).tokens.shape == (BATCH // 4, 8)
     assert next(iter(module().test_dataloader())).tokens.shape == (BATCH, 8)

@@ -58,7 +58,7 @@ def test_one_horizon_is_needed() -> None:
     [
         (
             {"precision": "64"},
-            r"trainer.precision is 64-true, which trainer.strategy=fsdp can't do; use 32-true or bf16",
+            r"trainer.precision is 64-true, which trainer.strategy=fsdp can't do; use one of 32-true, bf16-mixed",
         ),
         ({"precision": "16"}, r"trainer.precision is 16-mixed"),
         ({"compile": True}, r"set trainer.compile=false, or use trainer.strategy=ddp"),
