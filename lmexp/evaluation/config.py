@@ -243,8 +243,8 @@ class SamplesConfig(EvaluationConfig):
             at_least(f"evaluation.samples.{name}", getattr(self, name), least)
         if self.temperature == 0 and self.n_samples > 1:
             raise ConfigError(
-                f"evaluation.samples.n_samples is {self.n_samples}, but with evaluation.samples.temperature=0 all texts "
-                f"of a prompt are the same; set evaluation.samples.n_samples=1, or a temperature above 0"
+                f"evaluation.samples.n_samples is {self.n_samples}, but with evaluation.samples.temperature=0 all "
+                f"texts of a prompt are the same; set evaluation.samples.n_samples=1, or a temperature above 0"
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(
