@@ -241,6 +241,11 @@ class SamplesConfig(EvaluationConfig):
             )
         for name, least in (("n_samples", 1), ("max_new_tokens", 1), ("temperature", 0), ("top_k", 1), ("seed", 0)):
             at_least(f"evaluation.samples.{name}", getattr(self, name), least)
+        if self.temperature == 0 and self.n_samples > 1:
+            raise ConfigError(
+                f"evaluation.samples.n_samples is {self.n_samples}, but with evaluation.samples.temperature=0 all "
+                f"texts of a prompt are the same; set evaluation.samples.n_samples=1, or a temperature above 0"
+            )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(
                 f"evaluation.samples.top_p is {self.top_p}; expected a share above 0 and up to 1, or null"

@@ -130,6 +130,7 @@ def test_repetition_is_the_share_of_4_grams_that_stood_before() -> None:
         ({"n_samples": 0}, "n_samples is 0; expected at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"temperature": float("inf")}, "temperature is inf"),
+        ({"temperature": 0}, "all texts of a prompt are the same"),
         ({"top_k": 0}, "top_k is 0"),
         ({"top_p": 0.0}, "top_p is 0.0; expected a share"),
         ({"seed": -1}, "seed is -1"),
