@@ -52,13 +52,15 @@ class HFModel(nn.Module):
         self.model = model if lora is None else with_adapters(model, lora)
         self._trained = frozenset(name for name, tensor in self.named_parameters() if tensor.requires_grad)
         if lora is not None:
-            self.register_state_dict_post_hook(_keep_trained)
-            self.register_load_state_dict_post_hook(_miss_trained_only)
+            hooks: Any = self
+            hooks.register_state_dict_post_hook(_keep_trained)
+            hooks.register_load_state_dict_post_hook(_miss_trained_only)
 
     @property
     def plain(self) -> Any:
         """transformers' model; its matrices hold the adapters, where there are any."""
-        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        model: Any = self.model
+        return model.get_base_model() if self.lora is not None else model
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """tokens (batch, seq) -> logits (batch, seq, vocab).
@@ -219,9 +221,10 @@ def with_adapters(model: nn.Module, config: LoRAConfig) -> nn.Module:
         if error.name != "peft":
             raise
         raise ConfigError('model.lora needs peft: pip install "lmexp[hf]"') from None
+    alpha: Any = config.alpha  # peft says int, and computes alpha / r
     settings = peft.LoraConfig(
         r=config.r,
-        lora_alpha=config.alpha,
+        lora_alpha=alpha,
         lora_dropout=config.dropout,
         target_modules=config.target_modules,
         task_type="CAUSAL_LM",

@@ -41,8 +41,9 @@ def library() -> Any:
         if error.name != "transformers":
             raise
         raise ConfigError('model=hf needs transformers: pip install "lmexp[hf]"') from None
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    logging: Any = transformers.utils.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     return transformers
 
 

@@ -95,7 +95,8 @@ def _write_model(run_dir: Path, loaded: LoadedModel, folder: Path, *, merge: boo
     assert isinstance(loaded.config.model, HFConfig)
     if model.lora is not None and not merge:
         return _write_adapter(run_dir, loaded.config.model, model, folder)
-    plain: Any = model.model.merge_and_unload() if model.lora is not None else model.plain
+    adapted: Any = model.model
+    plain: Any = adapted.merge_and_unload() if model.lora is not None else model.plain
     plain.save_pretrained(folder)
     return f"{type(plain).__name__}{', its adapters merged' * (model.lora is not None)}"
 
