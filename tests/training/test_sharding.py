@@ -18,7 +18,9 @@ from tests.training.fitting import SPLITS
 from tests.training.sharded import SCENARIOS, STOPPED_AT, Odd, run, start
 
 TOLERANCE = {"bf16": 5e-3, "bf16-true": 2e-2}
-"""Of figures, relative, and of weights, where it isn't float32."""
+"""Of figures, relative, where it isn't float32."""
+MOST_MOVED = 2e-2
+"""Of weights then: Adam moves one by the learning rate whichever sign its tiny gradient is rounded to."""
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,8 @@ def test_two_sharded_processes_follow_one(runs: Path, name: str) -> None:
     """Loss, learning rate, gradient norm, validation and evaluations on weights and average, tied or not."""
     rel = TOLERANCE.get(name, 1e-5)
     check_same_rows(runs / "one" / name, runs / "two" / name, rel)
-    check_same_checkpoints(runs / "one" / name, runs / "two" / name, atol=rel)
+    atol = MOST_MOVED if name in TOLERANCE else 1e-5
+    check_same_checkpoints(runs / "one" / name, runs / "two" / name, atol=atol)
 
 
 def test_evaluations_during_training_are_among_them(runs: Path) -> None:
