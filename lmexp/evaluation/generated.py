@@ -88,7 +88,7 @@ class GeneratedText:
         texts = dict(chain.from_iterable(found.items() for found in context.gather(made)))
         tokens_of = [texts[place] for place in range(len(asked))]
         names = [f"{number}-{seed}" for number, _, seed in asked]
-        columns = {
+        columns: dict[str, Sequence[Any]] = {
             "sample_id": names,
             "cluster_id": names,
             "seed": [seed for *_, seed in asked],
