@@ -17,6 +17,7 @@ from lmexp.evaluation.benchmarks import config as benchmarks
 from lmexp.launch import config as launch
 from lmexp.models import config as models
 from lmexp.optim import config as optim
+from lmexp.optim.schedulers import config as schedulers
 from lmexp.plugins import did_you_mean
 from lmexp.tasks import config as tasks
 from lmexp.tokenizers import config as tokenizers
@@ -32,7 +33,7 @@ BASES: dict[str, type] = {
     "model": models.ModelConfig,
     "task": tasks.TaskConfig,
     "optimizer": optim.OptimizerConfig,
-    "scheduler": optim.SchedulerConfig,
+    "scheduler": schedulers.SchedulerConfig,
     "callbacks": training.CallbackConfig,
     "logger": tracking.LoggerConfig,
     "evaluation": evaluation.EvaluationConfig,
@@ -64,12 +65,20 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "optimizer": {
         "adam": optim.AdamConfig,
         "adamw": optim.AdamWConfig,
+        "sgd": optim.SGDConfig,
+        "lion": optim.LionConfig,
+        "adafactor": optim.AdafactorConfig,
+        "muon": optim.MuonConfig,
         "custom": optim.CustomOptimizerConfig,
     },
     "scheduler": {
-        "constant": optim.ConstantConfig,
-        "cosine": optim.CosineConfig,
-        "custom": optim.CustomSchedulerConfig,
+        "constant": schedulers.ConstantConfig,
+        "cosine": schedulers.CosineConfig,
+        "linear": schedulers.LinearConfig,
+        "wsd": schedulers.WSDConfig,
+        "inverse_sqrt": schedulers.InverseSqrtConfig,
+        "step": schedulers.StepConfig,
+        "custom": schedulers.CustomSchedulerConfig,
     },
     "callbacks": {"early_stopping": training.EarlyStoppingConfig, "custom": training.CustomCallbackConfig},
     "logger": {"files": tracking.FilesLoggerConfig, "wandb": tracking.WandbLoggerConfig},
@@ -162,7 +171,7 @@ class TrainConfig:
     model: models.ModelConfig | None = None
     task: tasks.TaskConfig = MISSING
     optimizer: optim.OptimizerConfig | None = None
-    scheduler: optim.SchedulerConfig | None = None
+    scheduler: schedulers.SchedulerConfig | None = None
     trainer: training.TrainerConfig = field(default_factory=training.TrainerConfig)
     callbacks: dict[str, training.CallbackConfig] = field(default_factory=dict)
     checkpoint: training.CheckpointConfig = field(default_factory=training.CheckpointConfig)
@@ -193,6 +202,11 @@ class TrainConfig:
                 )
             return
         self._check_language_modeling()
+        if self.trainer.is_sharded() and self.optimizer is not None and not self.optimizer.shards:
+            raise ConfigError(
+                f"optimizer={self.optimizer.kind} can't step a parameter of which each process has a part "
+                f"(trainer.strategy=fsdp); use optimizer=adamw, or trainer.strategy=ddp"
+            )
         self._check_batch_size()
         self._check_monitors()
         if self.trainer.precision == "16-mixed" and getattr(self.optimizer, "fused", False):

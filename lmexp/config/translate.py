@@ -188,6 +188,7 @@ def _type_name(annotation: str) -> str:
         "str": "text",
         "None": "null",
         "list[str]": "a list such as [a,b]",
+        "list[int]": "a list of whole numbers such as [10,20]",
         "dict[str, Any]": "a mapping such as {a: 1}",
     }
     parts = [words.get(part.strip(), part.strip()) for part in annotation.split("|")]

@@ -1,41 +1,82 @@
-"""Configs of the optimizers and the learning-rate schedules."""
+"""Configs of the optimizers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmexp import plugins
-from lmexp.checks import at_least
+from lmexp.checks import at_least, one_of
 from lmexp.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
+
+ADJUST_LR = ("original", "match_rms_adamw")
+"""What torch.optim.Muon takes as adjust_lr_fn."""
 
 
 @dataclass(kw_only=True, slots=True)
 class OptimizerConfig:
     """How gradients change the parameters."""
 
+    shards: ClassVar[bool] = True
+    """Whether it steps parameters of which each process has a part (trainer.strategy=fsdp)."""
     kind: str = "???"
     lr: float = 1e-3
     """Peak learning rate; the scheduler multiplies it."""
     weight_decay: float = 0.0
     """Decay of matrices; biases, norms and other vectors get none."""
+    layer_decay: float = 1.0
+    """Learning rate of each layer over that of the layer above it, embeddings lowest; 1 is one rate for all."""
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf:
             raise ConfigError(f"optimizer.lr is {self.lr}; expected a positive number, e.g. optimizer.lr=1e-3")
         if not 0 <= self.weight_decay < math.inf:
             raise ConfigError(f"optimizer.weight_decay is {self.weight_decay}; expected 0 or more")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(
+                f"optimizer.layer_decay is {self.layer_decay}; expected a number above 0 and up to 1, e.g. "
+                f"optimizer.layer_decay=0.8"
+            )
 
     def build(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
         """The torch optimizer of a model's named_parameters()."""
         raise NotImplementedError
+
+    def groups(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> list[Any]:
+        """Its parameter groups, with a learning rate and a weight decay each."""
+        from lmexp.optim.groups import decay_groups
+
+        return decay_groups(named_parameters, weight_decay=self.weight_decay, lr=self.lr, layer_decay=self.layer_decay)
+
+
+@dataclass(kw_only=True, slots=True)
+class SGDConfig(OptimizerConfig):
+    """torch.optim.SGD. Weight decay is added to the gradient."""
+
+    kind: str = "sgd"
+    lr: float = 0.1
+    """Peak learning rate; the scheduler multiplies it."""
+    momentum: float = 0.9
+    """Share of the last step's direction that is kept; 0 is plain gradient descent."""
+    nesterov: bool = False
+    """Look ahead along the momentum (Sutskever et al. 2013)."""
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        _check_rates(momentum=self.momentum)
+        if self.nesterov and not self.momentum:
+            raise ConfigError("optimizer.nesterov=true needs a momentum; set optimizer.momentum=0.9")
+
+    def build(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
+        from torch.optim import SGD
+
+        return SGD(self.groups(named_parameters), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,15 +95,14 @@ class AdamConfig(OptimizerConfig):
 
     def __post_init__(self) -> None:
         OptimizerConfig.__post_init__(self)
-        _check_adam(self.beta1, self.beta2, self.eps)
+        _check_rates(beta1=self.beta1, beta2=self.beta2)
+        _check_eps(self.eps)
 
     def build(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
         from torch.optim import Adam
 
-        from lmexp.optim.groups import decay_groups
-
-        groups = decay_groups(named_parameters, weight_decay=self.weight_decay)
-        return Adam(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=self.fused)
+        groups, betas = self.groups(named_parameters), (self.beta1, self.beta2)
+        return Adam(groups, lr=self.lr, betas=betas, eps=self.eps, fused=self.fused)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -83,15 +123,135 @@ class AdamWConfig(OptimizerConfig):
 
     def __post_init__(self) -> None:
         OptimizerConfig.__post_init__(self)
-        _check_adam(self.beta1, self.beta2, self.eps)
+        _check_rates(beta1=self.beta1, beta2=self.beta2)
+        _check_eps(self.eps)
 
     def build(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
         from torch.optim import AdamW
 
-        from lmexp.optim.groups import decay_groups
+        groups, betas = self.groups(named_parameters), (self.beta1, self.beta2)
+        return AdamW(groups, lr=self.lr, betas=betas, eps=self.eps, fused=self.fused)
 
-        groups = decay_groups(named_parameters, weight_decay=self.weight_decay)
-        return AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=self.fused)
+
+@dataclass(kw_only=True, slots=True)
+class LionConfig(OptimizerConfig):
+    """lion_pytorch.Lion (arXiv:2302.06675), which steps by signs: half of AdamW's state. Needs lmexp[lion].
+
+    Its authors advise a learning rate 3 to 10 times smaller than AdamW's, and a weight decay as many times larger.
+    """
+
+    kind: str = "lion"
+    lr: float = 3e-4
+    """Peak learning rate; the scheduler multiplies it."""
+    weight_decay: float = 1.0
+    """Decay of matrices; biases, norms and other vectors get none."""
+    beta1: float = 0.9
+    """Share of the mean gradient in the direction of a step."""
+    beta2: float = 0.99
+    """Decay rate of the mean gradient."""
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        _check_rates(beta1=self.beta1, beta2=self.beta2)
+
+    def build(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
+        try:
+            from lion_pytorch import Lion  # type: ignore[import-untyped]
+        except ModuleNotFoundError as error:
+            if error.name != "lion_pytorch":
+                raise
+            raise ConfigError('optimizer=lion needs lion-pytorch: pip install "lmexp[lion]"') from None
+        built: Optimizer = Lion(self.groups(named_parameters), lr=self.lr, betas=(self.beta1, self.beta2))
+        return built
+
+
+@dataclass(kw_only=True, slots=True)
+class AdafactorConfig(OptimizerConfig):
+    """torch.optim.Adafactor (arXiv:1804.04235): of each matrix it keeps the sums of rows and columns alone.
+
+    A step is relative: the learning rate, of which it takes at most 1 / sqrt(step), times the root mean square of the
+    parameter. Weight decay is apart from the gradient.
+    """
+
+    shards: ClassVar[bool] = False
+    kind: str = "adafactor"
+    lr: float = 1e-2
+    """Peak learning rate, relative to each parameter's size; the scheduler multiplies it."""
+    beta2_decay: float = -0.8
+    """Step k averages the squared gradient with a decay rate of 1 - k ** beta2_decay."""
+    d: float = 1.0
+    """Largest root mean square of an update before it is scaled (clipping threshold)."""
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        if not -math.inf < self.beta2_decay <= 0:
+            raise ConfigError(f"optimizer.beta2_decay is {self.beta2_decay}; expected 0 or less, e.g. -0.8")
+        if not 1 <= self.d < math.inf:
+            raise ConfigError(f"optimizer.d is {self.d}; expected a clipping threshold of 1 or more")
+
+    def build(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
+        from torch.optim import Adafactor
+
+        return Adafactor(self.groups(named_parameters), lr=self.lr, beta2_decay=self.beta2_decay, d=self.d)
+
+
+@dataclass(kw_only=True, slots=True)
+class MuonConfig(OptimizerConfig):
+    """Muon for hidden matrices, torch.optim.AdamW for embeddings, output matrix, norms and biases."""
+
+    kind: str = "muon"
+    weight_decay: float = 0.1
+    """Decay of matrices; biases, norms and other vectors get none."""
+    momentum: float = 0.95
+    """Decay rate of Muon's mean gradient."""
+    nesterov: bool = True
+    """Look ahead along Muon's momentum."""
+    ns_steps: int = 5
+    """Newton-Schulz iterations that make a step of Muon nearly orthogonal."""
+    adjust_lr_fn: str = "match_rms_adamw"
+    """match_rms_adamw: a learning rate is as large as it is for AdamW (arXiv:2502.16982). original: that of Muon's
+    author, about 0.02, which asks for a small adamw_lr_ratio."""
+    adamw_lr_ratio: float = 1.0
+    """Learning rate of what takes AdamW, over optimizer.lr."""
+    beta1: float = 0.9
+    """AdamW's decay rate of the mean gradient."""
+    beta2: float = 0.95
+    """AdamW's decay rate of the mean squared gradient."""
+    eps: float = 1e-8
+    """Added to AdamW's root of the mean squared gradient."""
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        _check_rates(momentum=self.momentum, beta1=self.beta1, beta2=self.beta2)
+        _check_eps(self.eps)
+        one_of("optimizer.adjust_lr_fn", self.adjust_lr_fn, ADJUST_LR)
+        at_least("optimizer.ns_steps", self.ns_steps, 1)
+        if self.ns_steps >= 100:  # torch refuses it, in the first step
+            raise ConfigError(f"optimizer.ns_steps is {self.ns_steps}; expected fewer than 100, e.g. 5")
+        if not 0 < self.adamw_lr_ratio < math.inf:
+            raise ConfigError(f"optimizer.adamw_lr_ratio is {self.adamw_lr_ratio}; expected a positive number, e.g. 1")
+
+    def build(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
+        from torch.optim import AdamW
+
+        from lmexp.optim.groups import takes_muon
+        from lmexp.optim.muon import Muon, MuonWithAdamW
+
+        groups = self.groups(named_parameters)
+        muon, adamw = takes_muon(groups)
+        for group in adamw:
+            group["lr"] *= self.adamw_lr_ratio
+        return MuonWithAdamW(
+            Muon(
+                muon,
+                lr=self.lr,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                ns_steps=self.ns_steps,
+                adjust_lr_fn=self.adjust_lr_fn,
+            ),
+            AdamW(adamw, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True) if adamw else None,
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -114,11 +274,14 @@ class CustomOptimizerConfig(OptimizerConfig):
     def build(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
         from torch.optim import Optimizer
 
-        from lmexp.optim.groups import decay_groups
-
+        if self.layer_decay != 1 and not plugins.takes("optimizer", self.target, "params"):
+            raise ConfigError(
+                f"optimizer.layer_decay is {self.layer_decay}, which sets learning rates of parameter groups, and "
+                f"{self.target} takes no params; set optimizer.layer_decay=1"
+            )
         named = list(named_parameters)
         facts = {
-            "params": decay_groups(named, weight_decay=self.weight_decay),
+            "params": self.groups(named),
             "named_parameters": named,
             "lr": self.lr,
             "weight_decay": self.weight_decay,
@@ -134,103 +297,12 @@ class CustomOptimizerConfig(OptimizerConfig):
         return built
 
 
-@dataclass(kw_only=True, slots=True)
-class SchedulerConfig:
-    """How the learning rate changes from step to step."""
-
-    kind: str = "???"
-
-    def multiplier(self, step: int, total_steps: int) -> float:
-        """Learning rate of an optimizer step (from 0) over optimizer.lr: a pure function of the step."""
-        raise NotImplementedError
-
-    def build(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
-        """The same as a torch scheduler, to be stepped once after each optimizer step."""
-        from torch.optim.lr_scheduler import LambdaLR
-
-        return LambdaLR(optimizer, lambda step: self.multiplier(step, total_steps))
-
-
-@dataclass(kw_only=True, slots=True)
-class ConstantConfig(SchedulerConfig):
-    """Linear warm-up, then constant."""
-
-    kind: str = "constant"
-    warmup_steps: int = 0
-    """Optimizer steps of linear warm-up."""
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup_steps)
-
-    def multiplier(self, step: int, total_steps: int) -> float:
-        from lmexp.optim.schedulers import constant
-
-        return constant(step, warmup_steps=self.warmup_steps)
-
-
-@dataclass(kw_only=True, slots=True)
-class CosineConfig(SchedulerConfig):
-    """Linear warm-up, half a cosine down to a minimum, then flat (nanoGPT's form)."""
-
-    kind: str = "cosine"
-    warmup_steps: int = 50
-    """Optimizer steps of linear warm-up."""
-    min_lr_ratio: float = 0.1
-    """Lowest learning rate over the peak."""
-    decay_steps: int | None = None
-    """Optimizer step at which the minimum is reached; null is the last step of the run."""
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup_steps)
-        if not 0 <= self.min_lr_ratio <= 1:
-            raise ConfigError(f"scheduler.min_lr_ratio is {self.min_lr_ratio}; expected a share from 0 to 1")
-        at_least("scheduler.decay_steps", self.decay_steps, 1)
-        if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
-            raise ConfigError(
-                f"scheduler.decay_steps ({self.decay_steps}) must be above scheduler.warmup_steps "
-                f"({self.warmup_steps}); try scheduler.decay_steps=null, the last step of the run"
-            )
-
-    def multiplier(self, step: int, total_steps: int) -> float:
-        from lmexp.optim.schedulers import cosine
-
-        return cosine(
-            step,
-            total_steps=total_steps,
-            warmup_steps=self.warmup_steps,
-            min_lr_ratio=self.min_lr_ratio,
-            decay_steps=self.decay_steps,
-        )
-
-
-@dataclass(kw_only=True, slots=True)
-class CustomSchedulerConfig(SchedulerConfig):
-    """A torch LRScheduler of the user's, stepped every optimizer step; it may take total_steps."""
-
-    kind: str = "custom"
-    target: str = ""
-    """my_pkg.module:ClassName, in a package trusted with -p my_pkg."""
-    args: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the class, checked against its signature."""
-
-    def __post_init__(self) -> None:
-        plugins.check_target("scheduler", self.target)
-
-    def build(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
-        from torch.optim.lr_scheduler import LRScheduler
-
-        facts = {"optimizer": optimizer, "total_steps": total_steps}
-        built: LRScheduler = plugins.construct("scheduler", self.target, self.args, base=LRScheduler, facts=facts)
-        return built
-
-
-def _check_adam(beta1: float, beta2: float, eps: float) -> None:
-    for name, value in (("beta1", beta1), ("beta2", beta2)):
+def _check_rates(**rates: float) -> None:
+    for name, value in rates.items():
         if not 0 <= value < 1:
             raise ConfigError(f"optimizer.{name} is {value}; expected a decay rate from 0 to below 1")
+
+
+def _check_eps(eps: float) -> None:
     if not 0 < eps < math.inf:
         raise ConfigError(f"optimizer.eps is {eps}; expected a small positive number, e.g. optimizer.eps=1e-8")
-
-
-def _check_warmup(warmup_steps: int) -> None:
-    at_least("scheduler.warmup_steps", warmup_steps, 0)

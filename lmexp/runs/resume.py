@@ -12,7 +12,7 @@ from lmexp.config.compose import Composed
 from lmexp.config.freeze import RunRecord, change_config, plain_config, without_secrets
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import RunError
-from lmexp.optim.config import CustomSchedulerConfig
+from lmexp.optim.schedulers.config import CustomSchedulerConfig
 from lmexp.paths import CHECKPOINTS_DIR
 from lmexp.redaction import redact_text
 from lmexp.runs import folder

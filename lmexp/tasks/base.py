@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lmexp.optim.config import CustomSchedulerConfig, OptimizerConfig, SchedulerConfig
+from lmexp.optim.config import OptimizerConfig
+from lmexp.optim.schedulers.config import CustomSchedulerConfig, SchedulerConfig
 from lmexp.training.sharding import shard, whole
 
 if TYPE_CHECKING:
@@ -70,8 +71,13 @@ class Task(pl.LightningModule):
         return taken
 
     def learning_rate(self) -> float:
-        """The learning rate of the last optimizer step."""
-        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        """The learning rate of the last optimizer step: that of groups whose peak is optimizer.lr, where there are any.
+
+        Others have less by optimizer.layer_decay, or another one by optimizer.adamw_lr_ratio.
+        """
+        groups = self.trainer.optimizers[0].param_groups
+        full = [group for group in groups if group.get("initial_lr") == self.optimizer_config.lr]
+        return float((full or groups)[0]["lr"])
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # trainer.strategy=fsdp

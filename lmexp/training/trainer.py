@@ -160,6 +160,8 @@ def fit(
     if resumed is not None and cache is not None:
         check_fits(config, cache.tokenizer.vocab_size, resumed)
     parts = build(config, cache, started_from if resumed is None else None)
+    if config.trainer.precision == "64-true":
+        parts.module.double()  # Lightning does so after it has loaded a checkpoint, which float32 would round
     checkpoint_io = FolderCheckpointIO(data_fingerprints)
     callbacks = _callbacks(config, run_dir, cache, parts, tracker, rank, checkpoint_io, stop, say, items)
     trainer = _trainer(config, run_dir, parts, tracker, checkpoint_io, callbacks)

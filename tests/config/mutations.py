@@ -13,6 +13,8 @@ from lmexp.config.schema import DICT_GROUPS, SCHEMAS
 from lmexp.data.config import DOCUMENTS, SPLITS, SYNTHETIC, WINDOWS
 from lmexp.evaluation.config import SPLITS as SCORED
 from lmexp.models.config import CHOICES
+from lmexp.optim.config import ADJUST_LR
+from lmexp.optim.schedulers.config import DECAY_SHAPES
 from lmexp.tracking.config import SYNC
 from lmexp.training.config import ACCELERATORS, KEEP, MODES, PRECISIONS, STRATEGIES
 
@@ -46,8 +48,8 @@ CHOSEN: list[tuple[str, ...]] = [
     (),
     *((f"data={kind}",) for kind in ("text_files", "json_lines", "csv", "parquet", "hf", "synthetic")),
     *((f"tokenizer={kind}",) for kind in ("byte", "char", "word", "bpe", "saved")),
-    ("optimizer=adam",),
-    ("scheduler=constant",),
+    *((f"optimizer={kind}",) for kind in ("adam", "sgd", "lion", "adafactor", "muon")),
+    *((f"scheduler={kind}",) for kind in ("constant", "linear", "wsd", "inverse_sqrt", "step")),
     ("logger=files",),
     ("callbacks=[early_stopping]",),
     ("model=custom", "model.target=a:B"),
@@ -66,6 +68,8 @@ ONE_OF: dict[str, tuple[str, ...]] = {
     "data.document": DOCUMENTS,
     "data.rule": SYNTHETIC,
     **{f"model.{name}": allowed for name, allowed in CHOICES.items()},
+    "optimizer.adjust_lr_fn": ADJUST_LR,
+    "scheduler.decay_shape": DECAY_SHAPES,
     "trainer.accelerator": ACCELERATORS,
     "trainer.precision": tuple(PRECISIONS),
     "trainer.strategy": STRATEGIES,
@@ -93,14 +97,26 @@ MOST: dict[str, float] = {
     "model.dropout": 0.999,
     "optimizer.beta1": 0.999,
     "optimizer.beta2": 0.999,
+    "optimizer.momentum": 0.999,
+    "optimizer.layer_decay": 1,
+    "optimizer.beta2_decay": 0,
+    "optimizer.ns_steps": 99,
+    "scheduler.gamma": 1,
+    "scheduler.decay_fraction": 1,
     "scheduler.min_lr_ratio": 1,
     "data.n_symbols": 26,
     "seed": 2**32 - 1,
 }
 """Key of a number -> about the most that it may be."""
 
-POSITIVE = ("optimizer.lr", "optimizer.eps", "model.rotary_base", "model.init_std", "trainer.gradient_clip_val")
+POSITIVE = (
+    *("optimizer.lr", "optimizer.eps", "optimizer.layer_decay", "optimizer.adamw_lr_ratio", "optimizer.d"),
+    *("scheduler.gamma", "model.rotary_base", "model.init_std", "trainer.gradient_clip_val"),
+)
 """Numbers that can't be 0."""
+
+NEGATIVE = ("optimizer.beta2_decay",)
+"""Numbers that may be below 0."""
 
 NOT_EMPTY = (
     *("run.name", "run.folder", "run.root", "data.cache_dir", "data.pattern", "data.validation_pattern"),
@@ -168,7 +184,8 @@ def _of_leaf(chosen: tuple[str, ...], key: str, schema: type, name: str, value: 
         yield from (wrong("range", f"{given:.0f}", "expected|must be above .*; try") for given in (least - 1, -(10**6)))
         yield wrong("range", f"{10**30}", "expected|try")
     if plain is float:
-        yield from (wrong("number", given, "expected") for given in ("nan", "inf", "-inf", "-1"))
+        wrong_numbers = ("nan", "inf", "-inf") if key in NEGATIVE else ("nan", "inf", "-inf", "-1")
+        yield from (wrong("number", given, "expected") for given in wrong_numbers)
         if key in POSITIVE:
             yield wrong("range", "0", "expected")
     if key in MOST:
@@ -274,6 +291,22 @@ def _combinations() -> Iterator[Mutation]:
         ("trainer.max_tokens=9",): ("trainer.max_tokens", "add trainer.max_steps=null"),
         ("trainer.max_epochs=9",): ("trainer.max_epochs|max_epochs", "add trainer.max_steps=null"),
         ("trainer.max_steps=null",): ("trainer.max_steps", "give trainer.max_steps=500"),
+        ("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"): (
+            "optimizer.nesterov",
+            "set optimizer.momentum=0.9",
+        ),
+        ("scheduler=step", "scheduler.step_size=5", "scheduler.milestones=[5]"): (
+            "scheduler.step_size",
+            "set scheduler.step_size=null",
+        ),
+        ("scheduler=step", "scheduler.milestones=[5,5]"): ("scheduler.milestones", "expected steps in rising order"),
+        ("scheduler=step", "scheduler.milestones=[x]"): ("scheduler.milestones", "expected"),
+        ("scheduler=step", "scheduler.milestones=5"): ("scheduler.milestones", "expected"),
+        ("scheduler=step", "scheduler.warmup_steps=9", "scheduler.step_size=5"): (
+            "scheduler.step_size",
+            "expected at least",
+        ),
+        ("optimizer=sgd", "optimizer.beta2=0.9"): ("optimizer.beta2", "it has|did you mean"),
         ("scheduler.warmup_steps=9", "scheduler.decay_steps=9"): ("scheduler.decay_steps", "try scheduler.decay_steps"),
         ("checkpoint.every_n_steps=4", "checkpoint.keep_every_n_steps=6"): (
             "checkpoint.keep_every_n_steps",
@@ -290,6 +323,7 @@ def _combinations() -> Iterator[Mutation]:
         ),
         ("trainer.precision=16-mixed",): ("trainer.precision", "set optimizer.fused=false"),
         (*sharded, "trainer.precision=64"): ("trainer.precision", "use one of 32-true, bf16-mixed"),
+        (*sharded, "optimizer=adafactor"): ("optimizer=adafactor|optimizer", "use optimizer=adamw"),
         (*sharded, "trainer.compile=true"): ("trainer.compile", "use trainer.strategy=ddp"),
         (*sharded, "task=custom", "task.target=a:B", "tokenizer=byte"): (
             "trainer.strategy",

@@ -16,7 +16,8 @@ from lmexp.evaluation.config import PerplexityConfig
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.perplexity import Perplexity
 from lmexp.models.config import GPTConfig
-from lmexp.optim.config import AdamWConfig, ConstantConfig
+from lmexp.optim.config import AdamWConfig
+from lmexp.optim.schedulers.config import ConstantConfig
 from lmexp.tasks.language_modeling import LanguageModeling
 from tests.evaluation.tiny import EOS, VOCAB, make_cache, random_documents
 
