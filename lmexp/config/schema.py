@@ -218,6 +218,11 @@ class TrainConfig:
         if self.is_counted:
             self._check_counted()
             return
+        if self.trainer.is_sharded() and self.optimizer is not None and not self.optimizer.shards:
+            raise ConfigError(
+                f"optimizer={self.optimizer.kind} can't step a parameter of which each process has a part "
+                f"(trainer.strategy=fsdp); use optimizer=adamw, or trainer.strategy=ddp"
+            )
         self._check_batch_size()
         self._check_monitors()
         if self.trainer.precision == "16-mixed" and getattr(self.optimizer, "fused", False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmexp import plugins
 from lmexp.checks import at_least, one_of
@@ -23,6 +23,8 @@ ADJUST_LR = ("original", "match_rms_adamw")
 class OptimizerConfig:
     """How gradients change the parameters."""
 
+    shards: ClassVar[bool] = True
+    """Whether it steps parameters of which each process has a part (trainer.strategy=fsdp)."""
     kind: str = "???"
     lr: float = 1e-3
     """Peak learning rate; the scheduler multiplies it."""
@@ -171,6 +173,7 @@ class AdafactorConfig(OptimizerConfig):
     parameter. Weight decay is apart from the gradient.
     """
 
+    shards: ClassVar[bool] = False
     kind: str = "adafactor"
     lr: float = 1e-2
     """Peak learning rate, relative to each parameter's size; the scheduler multiplies it."""

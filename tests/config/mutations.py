@@ -333,6 +333,7 @@ def _combinations() -> Iterator[Mutation]:
         ),
         ("trainer.precision=16-mixed",): ("trainer.precision", "set optimizer.fused=false"),
         (*sharded, "trainer.precision=64"): ("trainer.precision", "use one of 32-true, bf16-mixed"),
+        (*sharded, "optimizer=adafactor"): ("optimizer=adafactor|optimizer", "use optimizer=adamw"),
         (*sharded, "trainer.compile=true"): ("trainer.compile", "use trainer.strategy=ddp"),
         (*sharded, "task=custom", "task.target=a:B", "tokenizer=byte"): (
             "trainer.strategy",

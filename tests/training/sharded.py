@@ -33,6 +33,7 @@ SCENARIOS: dict[str, tuple[str, ...]] = {
     "packed": ("data.windows=packed", "optimizer.fused=false", "trainer.gradient_clip_val=0.3"),
     "bf16": ("trainer.precision=bf16-mixed",),
     "bf16-true": ("trainer.precision=bf16-true", "trainer.ema_decay=0.9"),
+    "muon": ("model=llama_tiny", "optimizer=muon"),
     "custom": (),
 }
 """Name -> overrides that one process runs and two do, sharded."""
