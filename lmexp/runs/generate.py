@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmexp.errors import DataError
-from lmexp.models.decoding.texts import Piece, search_texts, stream_texts
+from lmexp.models.decoding.texts import Piece, check_text, search_texts, stream_texts
 from lmexp.reading import parse_object, read_bytes
 from lmexp.runs.evaluate import choose_device
 from lmexp.runs.load import LoadedModel, load
@@ -25,6 +25,8 @@ MOST_PROMPT_BYTES = 1 << 28
 def generate(run_dir: Path, config: GenerateConfig) -> Iterator[str]:
     """What is printed: the prompt and its continuation in pieces, several texts one after the other; or JSON lines."""
     prompts = [config.prompt] if config.prompts_file is None else read_prompts(Path(config.prompts_file))
+    for prompt in prompts:
+        check_text(prompt)
     device = choose_device(HardwareConfig(accelerator=config.accelerator), Ranks())
     loaded = load(run_dir, weights=config.weights, device=device)
     if config.prompts_file is None:

@@ -69,8 +69,14 @@ def _text(
     return "".join([*pieces, stream.close()]), stream.has_ended
 
 
-def _encode(tokenizer: Tokenizer, prompt: str) -> list[int]:
+def check_text(prompt: str) -> None:
+    """A ConfigError for a prompt of which some bytes are no text."""
     try:
-        return tokenizer.encode(prompt) or [tokenizer.eos_id]
+        prompt.encode()
     except UnicodeEncodeError:
         raise ConfigError(f"prompt is {prompt!r}, which has bytes that are no UTF-8 text; expected text") from None
+
+
+def _encode(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    check_text(prompt)
+    return tokenizer.encode(prompt) or [tokenizer.eos_id]
