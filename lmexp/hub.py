@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmexp.errors import ConfigError, UserError
+from lmexp.paths import expanded
 from lmexp.plugins import did_you_mean
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -25,7 +26,7 @@ def folder_of(
 
     option: e.g. model.path; its revision is the option beside it. patterns: which files of a repository are needed.
     """
-    where, folder = f"{option}={given}", Path(given).expanduser()
+    where, folder = f"{option}={given}", expanded(given)
     pinned = f"{option.rpartition('.')[0]}.revision"
     if folder.is_dir():
         if revision is not None:

@@ -52,6 +52,14 @@ RUN_LINKS = (f"{WANDB_DIR}/offline-run-*/logs/*",)
 """Where wandb puts links to the log of its service, which another program may have started; nobody follows them."""
 
 
+def expanded(path: str | Path) -> Path:
+    """A path as it was typed, ~ and ~user being their homes where there is such a user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def default_root() -> str:
     """Folder for all runs: LMEXP_OUTPUTS, or outputs/ below where the command is typed."""
     return os.environ.get("LMEXP_OUTPUTS") or "outputs"

@@ -17,10 +17,10 @@ from lmexp.models.config import ModelConfig
 IDLE = re.compile(
     r"(optimizer|scheduler|callbacks)(\..*)?"
     r"|trainer\.(max_steps|max_tokens|max_epochs|strategy|accumulate_grad_batches|gradient_clip_val|compile|"
-    r"val_every_n_steps|ema_decay)"
+    r"val_every_n_steps|ema_decay|precision)"
     r"|checkpoint\.(every_n_steps|keep_last|keep_every_n_steps|monitor|mode)"
     r"|logger\.log_every_n_steps"
-    r"|evaluation\.\w+\.every_n_steps"
+    r"|evaluation\.[\w-]+\.every_n_steps"
 )
 """Keys that counting doesn't read."""
 LEFT_OUT = ("optimizer=null", "scheduler=null", "callbacks=null")
@@ -33,6 +33,7 @@ def leave_out_idle(node: DictConfig) -> None:
         return
     node.optimizer = node.scheduler = node.trainer.ema_decay = None
     node.callbacks = {}
+    node.trainer.precision = "32-true"
     for evaluation in node.evaluation.values():
         evaluation.every_n_steps = None
 

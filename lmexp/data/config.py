@@ -169,6 +169,12 @@ class TextFilesConfig(FilesConfig):
                 f"set data.document=line, or take data.keep_blank_lines away"
             )
 
+        if self.keep_blank_lines and self.drop_duplicates:
+            raise ConfigError(
+                "data.keep_blank_lines=true keeps blank lines, of which data.drop_duplicates=true would leave one; "
+                "take one of the two away"
+            )
+
     def source(self) -> Source:
         from lmexp.data.sources.text_files import TextFilesSource
 

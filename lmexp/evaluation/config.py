@@ -239,6 +239,11 @@ class SamplesConfig(EvaluationConfig):
             raise ConfigError(
                 f"evaluation.samples.prompts is {list(self.prompts)}; expected different texts, e.g. ['','The ']"
             )
+        for prompt in self.prompts:
+            if prompt != prompt.encode(errors="replace").decode():
+                raise ConfigError(
+                    f"evaluation.samples.prompts has {prompt!r}, with bytes that are no UTF-8 text; expected text"
+                )
         for name, least in (("n_samples", 1), ("max_new_tokens", 1), ("temperature", 0), ("top_k", 1), ("seed", 0)):
             at_least(f"evaluation.samples.{name}", getattr(self, name), least)
         if self.temperature == 0 and self.n_samples > 1:

@@ -16,7 +16,7 @@ from lmexp.evaluation.config import TEXT, SamplesConfig
 from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.figures import row_of
 from lmexp.evaluation.row import Row, not_measured
-from lmexp.evaluation.samples import NUMBER, Figure, Header, Key, Samples, make_table
+from lmexp.evaluation.samples import NUMBER, Figure, Header, Key, Samples, digest, make_table
 from lmexp.models.base import LanguageModel
 from lmexp.models.decoding.config import DecodingConfig
 from lmexp.models.decoding.sampler import sample
@@ -62,6 +62,7 @@ class GeneratedText:
     def _header(self, context: EvaluationContext, name: str) -> Header:
         config = self.config
         task = {option: value for option, value in asdict(config).items() if option in OPTIONS}
+        task["prompts"] = digest({"prompts": task["prompts"]})  # they may hold secrets, and the key isn't redacted
         cut = "".join(f", {key}={task[key]}" for key in ("top_k", "top_p") if task[key] is not None)
         return Header(
             name=name,

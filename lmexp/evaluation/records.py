@@ -21,6 +21,7 @@ from lmexp.data.sources.parquet import DAMAGE, open_table
 from lmexp.data.sources.streams import Lines, read_whole
 from lmexp.data.sources.template import describe
 from lmexp.errors import DataError
+from lmexp.paths import expanded
 from lmexp.plugins import did_you_mean
 from lmexp.reading import open_file
 
@@ -111,7 +112,7 @@ def find(option: str, path: str, pattern: str) -> tuple[str, list[str]]:
     """Folder and names of the files that are read; DataError where there are none."""
     if not path:
         raise DataError(f"{option} is not set; say which file or folder holds the items, e.g. {option}=items.jsonl")
-    given = Path(path).expanduser()
+    given = expanded(path)
     if not given.is_dir():
         _check_file(option, str(given))
         _format(option, str(given))

@@ -41,7 +41,7 @@ class Cache(Protocol):
 
 @runtime_checkable
 class CachedLanguageModel(Protocol):
-    """A language model that goes on from the tokens it has seen, so that a new token costs one step (see decoding.py).
+    """A language model that goes on from the tokens it has seen, so that a new token costs one step (see decoding/).
 
     With a cache, model(tokens, cache=cache) takes the next tokens of each row, (batch, new), and gives the logits of
     these alone, (batch, new, vocab): those that model(all tokens of the row) gives at the same places. Afterwards the

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,10 +103,13 @@ class HFModel(nn.Module):
 
     @torch.no_grad()
     def check(self, *, packed: int | None) -> None:
-        """ConfigError where the architecture looks ahead, or can't keep documents apart that share a sequence.
+        """ConfigError where the architecture looks ahead, or can't keep documents apart that share a sequence;
+        CheckpointError where its weights make no numbers.
 
         packed: length of such sequences; None where there are none.
         """
+        if self.max_sequence_length < 2:
+            return
         training = self.training
         self.eval()
         try:
@@ -114,6 +118,11 @@ class HFModel(nn.Module):
             other = tokens.clone()
             other[0, -1] = (tokens[0, -1] + 1) % self.vocab_size
             logits = self(tokens)
+            if not bool(logits.isfinite().all()):
+                raise CheckpointError(
+                    f"{type(self.plain).__name__}: its logits are not finite; its weights are damaged, or its training "
+                    f"diverged"
+                )
             if not _near(logits[:, :-1], self(other)[:, :-1]):
                 raise ConfigError(
                     f"{type(self.plain).__name__} looks ahead: its logits depend on later tokens, so it can't be "
@@ -151,7 +160,7 @@ class HFModel(nn.Module):
         logits: Tensor = self.model(
             input_ids=tokens, attention_mask=mask, use_cache=slots is not None, return_dict=True, **more
         ).logits
-        return logits[..., : self.vocab_size]
+        return logits if logits.shape[-1] == self.vocab_size else logits[..., : self.vocab_size].contiguous()
 
 
 class CachedHFModel(HFModel):
@@ -200,7 +209,7 @@ def make_model(config: HFConfig, *, vocab_size: int, sequence_length: int) -> HF
     """The model of a config, with fresh weights."""
     architecture = hf_architecture.make(config, vocab_size=vocab_size, sequence_length=sequence_length)
     longest = hf_architecture.max_positions(architecture) or sequence_length
-    cached = architecture.model_type in CACHED and not _forgets(architecture, longest)
+    cached = architecture.model_type in CACHED and not _forgets(architecture, longest) and not _turns(architecture)
     return (CachedHFModel if cached else HFModel)(
         architecture, lora=config.lora, vocab_size=vocab_size, max_sequence_length=longest
     )
@@ -211,6 +220,12 @@ def _forgets(architecture: Any, length: int) -> bool:
     text = architecture.get_text_config()
     window, kinds = getattr(text, "sliding_window", None), {*(getattr(text, "layer_types", None) or ())}
     return (window is not None and window < length) or bool(kinds - {"full_attention", "sliding_attention"})
+
+
+def _turns(architecture: Any) -> bool:
+    """Whether the rotary frequencies of all tokens depend on how long the text is, so that no key can be kept."""
+    rope = getattr(architecture.get_text_config(), "rope_parameters", None) or {}
+    return rope.get("rope_type") in ("dynamic", "longrope")
 
 
 def with_adapters(model: nn.Module, config: LoRAConfig) -> nn.Module:
@@ -229,19 +244,33 @@ def with_adapters(model: nn.Module, config: LoRAConfig) -> nn.Module:
         target_modules=config.target_modules,
         task_type="CAUSAL_LM",
     )
+    linear = (nn.Linear, hf_architecture.library().pytorch_utils.Conv1D)
+    uses = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
+    names = {
+        name.rpartition(".")[2]
+        for name, one in model.named_modules()
+        if isinstance(one, linear) and uses[one.get_parameter("weight")] == 1
+    }
+    layers = f"the linear layers of this model are {', '.join(sorted(names))}"
     try:
         with warnings.catch_warnings():
-            # peft sees for itself which way a matrix is stored, and says so
+            # peft sees for itself which way a matrix is stored, and says so; what is tied is refused below
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
             warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing.* is deprecated")
-            return peft.get_peft_model(model, settings)
+            warnings.filterwarnings("ignore", message=r".*tie_word_embeddings")
+            adapted = peft.get_peft_model(model, settings)
     except ValueError as error:
-        linear = (nn.Linear, hf_architecture.library().pytorch_utils.Conv1D)
-        names = sorted({name.rpartition(".")[2] for name, one in model.named_modules() if isinstance(one, linear)})
         raise ConfigError(
-            f"model.lora.target_modules is {config.target_modules}: {str(error).splitlines()[0][:200]}; the linear "
-            f"layers of this model are {', '.join(names)}"
+            f"model.lora.target_modules is {config.target_modules}: {str(error).splitlines()[0][:200]}; {layers}"
         ) from None
+    for name, module in adapted.named_modules():
+        weight = getattr(getattr(module, "base_layer", None), "weight", None)
+        if weight is not None and uses[weight] > 1:
+            raise ConfigError(
+                f"model.lora.target_modules is {config.target_modules}: {name.rpartition('.')[2]} shares its matrix "
+                f"with another layer (tied embeddings), so an adapter beside it can't be merged; {layers}"
+            )
+    return adapted
 
 
 def _keep_trained(model: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
@@ -252,8 +281,12 @@ def _keep_trained(model: nn.Module, state: dict[str, Any], prefix: str, _: Any) 
 
 
 def _miss_trained_only(model: nn.Module, keys: Any) -> None:
-    """Let load_state_dict() miss nothing but adapters."""
-    keys.missing_keys[:] = [name for name in keys.missing_keys if ".lora_" in name]
+    """Let load_state_dict() miss whatever of this model isn't trained; it may stand within another, under a prefix."""
+    tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers())
+    own = {name for name, _ in tensors} - model._trained  # type: ignore[operator]
+    keys.missing_keys[:] = [
+        name for name in keys.missing_keys if not any(name == one or name.endswith(f".{one}") for one in own)
+    ]
 
 
 def _near(a: Tensor, b: Tensor) -> bool:

@@ -76,7 +76,13 @@ def resolve(config: HFConfig, *, vocab_size: int, sequence_length: int, eos_id: 
         special = {"bos_token_id": eos_id, "eos_token_id": eos_id, "pad_token_id": None}
         values |= {key: token for key, token in special.items() if key not in config.config}
     made = _made(values, where)
-    resolved: dict[str, Any] = json.loads(json.dumps(_checked(made.to_dict(), where)))
+    try:
+        resolved: dict[str, Any] = json.loads(json.dumps(_checked(made.to_dict(), where), allow_nan=False))
+    except ValueError:
+        raise ConfigError(
+            f"{where}: a setting of {model_type} is no finite number, which run.json can't keep; set it to a number, "
+            f"or choose another architecture"
+        ) from None
     return resolved
 
 
@@ -110,7 +116,9 @@ def max_positions(made: Any) -> int | None:
 
 def layers(config: HFConfig) -> int:
     """Layers of the architecture that a run has kept; 0 where it doesn't say."""
-    found = [config.resolved.get(name) for name in ("num_hidden_layers", "n_layer", "num_layers", "n_layers")]
+    kept = [config.resolved, *(value for value in config.resolved.values() if isinstance(value, dict))]
+    names = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    found = [settings.get(name) for settings in kept for name in names]
     return max([number for number in found if isinstance(number, int)], default=0)
 
 

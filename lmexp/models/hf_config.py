@@ -175,7 +175,8 @@ def _rotary_keys(config: GPTConfig) -> dict[str, Any]:
         scaling["original_max_position_embeddings"] = config.rotary_original_length
     if config.rotary_scaling == "llama3":
         scaling |= LLAMA3_FACTORS
-    return {"rope_parameters": {"rope_theta": config.rotary_base, **scaling}, "rope_theta": config.rotary_base}
+    old = {"rope_theta": config.rotary_base, "rope_scaling": scaling if config.rotary_scaling != "none" else None}
+    return {"rope_parameters": {"rope_theta": config.rotary_base, **scaling}, **old}
 
 
 def _rotary_settings(read: _Settings) -> dict[str, Any]:

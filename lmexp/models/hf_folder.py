@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmexp.errors import CheckpointError, ConfigError
 from lmexp.hub import folder_of
+from lmexp.paths import RUN_JSON
 from lmexp.reading import open_file, read_object
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"{folder}: it holds an adapter ({ADAPTER_JSON}), not a model; expected the model that it belongs to, "
                 f"or both merged into one: lmexp export run=RUN merge=true to=FOLDER"
             ) from None
-        if (folder / "run.json").exists():
+        if (folder / RUN_JSON).exists():
             raise ConfigError(
                 f"{folder}: it is a run of lmexp, not a Hugging Face model; start from its weights with "
                 f"model.init_from={folder}, or write it as a model first: lmexp export run={folder} to=FOLDER"

@@ -38,6 +38,7 @@ class NGram(nn.Module):
         self.vocab_size = vocab_size
         self.max_sequence_length = sequence_length
         self.order = config.order
+        self.context_length = max(1, config.order - 1)
         self._choices: list[Tensor] = []
         """Made when they are asked for: see _first_choices."""
         self.register_buffer("base", torch.full((vocab_size,), 1 / vocab_size, dtype=torch.float64))

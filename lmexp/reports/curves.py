@@ -23,6 +23,8 @@ CURVES = {
     "tokens_per_second": ("Tokens per second", ""),
 }
 """Title and unit of known figures, in the order of the page. Any others follow under their own names."""
+COUNTED = ("ngrams", "discounts")
+"""Groups of what a model that is counted says of its counts, once."""
 NOT_CURVES = ("step", "epoch", "tokens", "samples", "perplexity")
 """Counters, and perplexities of any kind, which are exp of the loss."""
 LOG_FROM = {"loss": 2.5, "bits_per_byte": 2.5, "grad_norm": 10.0}
@@ -75,7 +77,7 @@ def panels_of(files: RunFiles) -> tuple[list[Panel], list[str]]:
         known = set(keys)
         for key in keys:
             group, _, name = key.rpartition("/")
-            if _ends_interval(key, known) or name.rpartition("_")[2] in NOT_CURVES:
+            if group in COUNTED or _ends_interval(key, known) or name.rpartition("_")[2] in NOT_CURVES:
                 continue
             found = points(rows, key)
             if not any(math.isfinite(value) for _, value in found):
@@ -113,7 +115,7 @@ def marks_of(files: RunFiles) -> list[tuple[float, str]]:
     for one in changes if isinstance(changes, list) else []:
         if isinstance(one, dict) and isinstance(step := one.get("step"), int) and isinstance(one.get("changed"), dict):
             marks[step] = f"went on from step {step:,} with other {', '.join(map(str, one['changed']))}"
-    return sorted((float(step), label) for step, label in marks.items())
+    return sorted((float(step), label) for step, label in marks.items() if 0 <= step < 1 << 63)
 
 
 def _chart(
@@ -125,7 +127,7 @@ def _chart(
     second = None if tokens is None else ("tokens", tokens)
     try:
         chart = line_chart(title, panel.lines, log=log, second=second, marks=marks, x_range=(0.0, last))
-    except ArithmeticError:
+    except (ArithmeticError, ValueError):
         return f'<p class="soft">{shown(panel.name)} can\'t be drawn: its figures are too large.</p>'
     only = panel.lines[0].label if len(panel.lines) == 1 and panel.lines[0].label not in (panel.name, "train") else ""
     caption = ", ".join(filter(None, (title, only, unit, "logarithmic" if log else "")))
@@ -147,4 +149,5 @@ def _ends_interval(key: str, known: set[str]) -> bool:
 def _intervals(rows: list[JsonObject], key: str) -> list[tuple[float, float, float]]:
     """Where the rows have both ends of an interval."""
     lows, highs = (dict(points(rows, f"{key}/{end}")) for end in ENDS)
-    return [(step, lows[step], highs[step]) for step in sorted(lows.keys() & highs.keys())]
+    both = ((step, lows[step], highs[step]) for step in sorted(lows.keys() & highs.keys()))
+    return [(step, low, high) for step, low, high in both if math.isfinite(low) and math.isfinite(high)]

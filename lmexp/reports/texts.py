@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from lmexp.errors import RunError
 from lmexp.evaluation.collect import find_table
 from lmexp.evaluation.config import NAME, TEXT
@@ -85,20 +87,22 @@ def _writing(name: str, steps: dict[int, Path], last: Path | None, checkpoint: s
     chosen = _spread(sorted(steps))
     tables = [(f"step {step:,}", steps[step]) for step in chosen]
     tables += [(f"at the end, {checkpoint}", last)] if last is not None else []
-    read = [(when, read_samples(path)) for when, path in tables]
-    left_out = (
-        f"{len(chosen)} of {len(steps):,} steps are shown; evaluation/{name}/ has all. "
-        if chosen != sorted(steps)
-        else ""
-    )
-    n_texts = max((len(samples) for _, samples in read), default=0)
-    left_out += f"{MOST_TEXTS} of {n_texts:,} texts are shown." if n_texts > MOST_TEXTS else ""
-    return Writing(
-        name=name,
-        written=[Written(when=when, texts=texts_of(samples)) for when, samples in read],
-        settings=read[-1][1].header.definition if read else "",
-        note=left_out.strip(),
-    )
+    notes = []
+    if chosen != sorted(steps):
+        notes.append(f"{len(chosen)} of {len(steps):,} steps are shown; evaluation/{name}/ has all.")
+    written, settings, n_texts = [], "", 0
+    for when, path in tables:
+        try:
+            samples = read_samples(path)
+        except (RunError, OSError) as error:
+            notes.append(f"{when}: {error}")
+            continue
+        n_texts, settings = max(n_texts, len(samples)), samples.header.definition
+        first = samples.where(np.arange(len(samples)) < MOST_TEXTS)
+        written.append(Written(when=when, texts=texts_of(first)))
+    if n_texts > MOST_TEXTS:
+        notes.append(f"{MOST_TEXTS} of {n_texts:,} texts are shown.")
+    return Writing(name=name, written=written, settings=settings, note=" ".join(notes))
 
 
 def _spread(steps: list[int]) -> list[int]:
@@ -125,6 +129,10 @@ def _of_evaluation(writing: Writing, *, headed: bool) -> str:
 
 
 def _text(prompt: str, text: str) -> str:
+    return f"<pre><b>{_cut(prompt)}</b>{_cut(text)}</pre>"
+
+
+def _cut(text: str) -> str:
     start, n_cut, end = cut_middle(text, MOST_CHARACTERS)
     cut = f'<span class="cut"> … {n_cut:,} characters left out … </span>' if n_cut else ""
-    return f"<pre><b>{shown(cut_middle(prompt, MOST_CHARACTERS)[0])}</b>{shown(start)}{cut}{shown(end)}</pre>"
+    return f"{shown(start)}{cut}{shown(end)}"

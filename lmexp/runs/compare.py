@@ -195,6 +195,8 @@ def _open(path: Path, label: str, evaluations: Sequence[str]) -> _Opened:
     if not found:
         raise RunError(f"{path}: it has no scores of samples to compare; {_how_to_evaluate(path)}")
     for name in evaluations:
+        if name not in found and (folder / name / SAMPLES_PARQUET).is_file():
+            raise RunError(f"{path}: {name} has no figures to compare; choose among {', '.join(found)}")
         if name not in found:
             raise RunError(
                 f"{path}: it has no evaluation {name!r}{did_you_mean(name, found)}; it has {', '.join(found)}; "

@@ -22,7 +22,7 @@ from lmexp.runs.load import LoadedModel, load
 from lmexp.runs.ranks import Ranks
 from lmexp.runs.work_progress import Lines, counted
 from lmexp.tasks.config import CustomTaskConfig
-from lmexp.training import checkpoints
+from lmexp.training import checkpoints, initial_weights
 from lmexp.training.average import average_of
 from lmexp.training.config import HardwareConfig
 from lmexp.training.devices import accelerator, autocast, set_determinism
@@ -107,7 +107,7 @@ def _context(
     request: str = "",
 ) -> EvaluationContext:
     assert isinstance(loaded.config.data, CorpusConfig)
-    if settings.precision in ("64-true", "bf16-true"):
+    if settings.precision in ("64-true", "bf16-true") and not loaded.config.is_counted:  # counts stay as they are
         loaded.model.to(torch.float64 if settings.precision == "64-true" else torch.bfloat16)
     return EvaluationContext(
         model=loaded.model,
@@ -142,10 +142,12 @@ def _evaluate_custom(
     rows: list[Row] = []
     tables: dict[str, str] = {}
     folder = checkpoints.find(run_dir / CHECKPOINTS_DIR, "best")
+    record = read_record(run_dir)
     if config.evaluation:
         from lmexp.training.trainer import build
 
-        module = build(config, cache).module
+        first = record.initial_weights if initial_weights.wanted(config, resumed=True) else None
+        module = build(config, cache, first).module
         manifest = checkpoints.read_manifest(folder)
         prefix = manifest.prefix
         module.load_state_dict({f"{prefix}{k}": v for k, v in checkpoints.load_weights(folder).items()})
@@ -158,10 +160,11 @@ def _evaluate_custom(
             dtype_context=autocast(config.trainer.precision, device),
             rank=ranks.rank,
             world_size=ranks.world_size,
+            tokenizer=cache.tokenizer if cache is not None else None,
             folder=run_dir / EVALUATION_DIR,
             model_digest=manifest.files[checkpoints.MODEL],
             settings={"precision": config.trainer.precision, "device": device.type},
-            items=read_items(run_dir, read_record(run_dir)),
+            items=read_items(run_dir, record),
             ema=_average(folder, module, prefix),
         )
         rows = _run(config.evaluation, context)

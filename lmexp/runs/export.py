@@ -19,10 +19,11 @@ from lmexp.config.freeze import read_record
 from lmexp.errors import ConfigError, RunError
 from lmexp.files import sync_file, sync_folder, write_atomically
 from lmexp.models import hf_folder
-from lmexp.models.config import HFConfig
+from lmexp.models.config import GPTConfig, HFConfig
 from lmexp.models.gpt import GPT
 from lmexp.models.hf import HFModel
 from lmexp.models.hf_weights import to_hf
+from lmexp.paths import expanded
 from lmexp.runs.load import LoadedModel, load
 from lmexp.tokenizers import to_hf as tokenizers
 
@@ -36,7 +37,7 @@ PARAMETERS = {"format": "pt"}
 
 def export(run_dir: Path, config: ExportConfig, say: Callable[[str], None]) -> Path:
     """Write config.to, which must not be there, and say what it holds."""
-    target = Path(config.to).expanduser()
+    target = expanded(config.to)
     _check_target(target)
     loaded = load(run_dir, weights=config.weights)
     adapts = isinstance(loaded.model, HFModel) and loaded.model.lora is not None
@@ -85,26 +86,26 @@ def _check_target(target: Path) -> None:
 def _write_model(run_dir: Path, loaded: LoadedModel, folder: Path, *, merge: bool) -> str:
     """Write config.json and the weights, or an adapter's; what was written, for people."""
     model = loaded.model
-    if isinstance(model, GPT):
-        return _write_gpt(loaded, model, folder)
+    config = loaded.config.model
+    if type(model) is GPT and type(config) is GPTConfig:  # what is derived from them may compute something else
+        return _write_gpt(loaded, config, model, folder)
     if not isinstance(model, HFModel):
         raise ConfigError(
-            f"a model of kind {loaded.config.model.kind if loaded.config.model else None!r} has no counterpart in "
+            f"a model of kind {config.kind if config else None!r} has no counterpart in "
             f"Hugging Face's transformers; only model=gpt and model=hf are exported"
         )
-    assert isinstance(loaded.config.model, HFConfig)
+    assert isinstance(config, HFConfig)
     if model.lora is not None and not merge:
-        return _write_adapter(run_dir, loaded.config.model, model, folder)
+        return _write_adapter(run_dir, config, model, folder)
     adapted: Any = model.model
     plain: Any = adapted.merge_and_unload() if model.lora is not None else model.plain
     plain.save_pretrained(folder)
     return f"{type(plain).__name__}{', its adapters merged' * (model.lora is not None)}"
 
 
-def _write_gpt(loaded: LoadedModel, model: GPT, folder: Path) -> str:
+def _write_gpt(loaded: LoadedModel, gpt: GPTConfig, model: GPT, folder: Path) -> str:
     """Our GPT as the architecture of transformers that computes the same."""
-    assert loaded.config.model is not None
-    config, weights = to_hf(loaded.config.model, model.vocab_size, model.max_sequence_length, model.state_dict())  # type: ignore[arg-type]
+    config, weights = to_hf(gpt, model.vocab_size, model.max_sequence_length, model.state_dict())
     config |= {"bos_token_id": loaded.tokenizer.eos_id, "eos_token_id": loaded.tokenizer.eos_id}
     write_atomically(folder / hf_folder.CONFIG_JSON, json.dumps(config, indent=2) + "\n")
     save_file(weights, folder / hf_folder.WEIGHTS, metadata=PARAMETERS)

@@ -38,7 +38,7 @@ def generate(run_dir: Path, config: GenerateConfig) -> Iterator[str]:
 def read_prompts(path: Path) -> list[str]:
     """The prompts of a file: each line, or "prompt" of each line of a .jsonl file. Empty lines are left out."""
     try:
-        text = read_bytes(path, DataError, most=MOST_PROMPT_BYTES, follow=True).decode("utf-8")
+        text = read_bytes(path, DataError, most=MOST_PROMPT_BYTES, follow=True).decode("utf-8-sig")
     except (FileNotFoundError, UnicodeDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else "not UTF-8 text"
         raise DataError(f"prompts_file={path}: {reason}; expected a text file with a prompt on each line") from None

@@ -68,7 +68,12 @@ def load(path: str | Path, *, weights: str = "best", device: str | torch.device 
     tokenizer = tokenizers.load(run_dir / TOKENIZER_JSON)
     check_fits(record.config, tokenizer.vocab_size, folder)
     model = build_model(record.config, tokenizer.vocab_size)
-    if record.initial_weights is not None and initial_weights.wanted(record.config, resumed=True):
+    if initial_weights.wanted(record.config, resumed=True):
+        if record.initial_weights is None:
+            raise CheckpointError(
+                f"{run_dir}: its checkpoints hold adapters alone, and run.json doesn't say of which weights; lmexp "
+                f"didn't write it"
+            )
         initial_weights.load(model, Path(record.initial_weights["path"]), record.initial_weights["sha256"])
     try:
         model.load_state_dict(checkpoints.load_weights(folder))

@@ -71,13 +71,15 @@ class Task(pl.LightningModule):
         return taken
 
     def learning_rate(self) -> float:
-        """The learning rate of the last optimizer step: that of groups whose peak is optimizer.lr, where there are any.
+        """The learning rate of the last optimizer step, for parameters whose peak is optimizer.lr.
 
         Others have less by optimizer.layer_decay, or another one by optimizer.adamw_lr_ratio.
         """
         groups = self.trainer.optimizers[0].param_groups
         full = [group for group in groups if group.get("initial_lr") == self.optimizer_config.lr]
-        return float((full or groups)[0]["lr"])
+        if full or "initial_lr" not in groups[0]:
+            return float((full or groups)[0]["lr"])
+        return self.optimizer_config.lr * float(groups[0]["lr"]) / float(groups[0]["initial_lr"])
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # trainer.strategy=fsdp

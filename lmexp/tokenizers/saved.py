@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmexp.errors import DataError
-from lmexp.paths import TOKENIZER_JSON
+from lmexp.paths import TOKENIZER_JSON, expanded
 from lmexp.plugins import did_you_mean
 from lmexp.tokenizers import base
 from lmexp.tokenizers.base import Tokenizer
@@ -20,7 +20,7 @@ def load(given: str) -> Tokenizer:
             f"tokenizer.path is not set; say which tokenizer, e.g. "
             f"tokenizer.path=outputs/<experiment>/<run id>/{TOKENIZER_JSON}"
         )
-    path = Path(given).expanduser()
+    path = expanded(given)
     if path.is_dir():
         if not (path / TOKENIZER_JSON).exists():
             raise DataError(

@@ -28,7 +28,7 @@ def to_hugging_face(tokenizer: Tokenizer) -> dict[str, Any] | None:
     Other than ours, that library takes "<eos>" in a text for the end of a document.
     """
     if isinstance(tokenizer, HFTokenizer):
-        return tokenizer.state
+        return {**tokenizer.state, "post_processor": None}  # as lmexp encodes: nothing is put around a text
     hf = library()
     if isinstance(tokenizer, BPETokenizer | ByteTokenizer):
         tokens = tokenizer.tokens if isinstance(tokenizer, BPETokenizer) else _byte_tokens()

@@ -230,7 +230,7 @@ def _averaged(module: nn.Module, average: Callable[[], Mapping[str, Tensor]]) ->
 def _whole_model(make_model: Callable[[], nn.Module], sharded: nn.Module, device: torch.device) -> nn.Module:
     """A copy of a sharded model, which each process computes when it likes. All processes must call this."""
     with random_state_kept(device), torch.inference_mode(False):
-        model = make_model().to(device)
+        model = make_model().to(device, next(sharded.parameters()).dtype)
     put_together(model, sharded)
     return model
 

@@ -63,6 +63,10 @@ class ShardedStrategy(ModelParallelStrategy):
         copies = frozenset(tensor.data_ptr() for tensor in checkpoint["state_dict"].values())
         Strategy.save_checkpoint(self, checkpoint, filepath, replace(storage_options, constant=copies))
 
+    def teardown(self) -> None:
+        super().teardown()
+        self.checkpoint_io.teardown()  # ends the thread that writes; Lightning's strategy leaves it
+
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 

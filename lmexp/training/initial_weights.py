@@ -25,7 +25,7 @@ from lmexp.models import hf_folder
 from lmexp.models.config import GPTConfig, HFConfig
 from lmexp.models.gpt import GPT
 from lmexp.models.hf import HFModel
-from lmexp.paths import CHECKPOINTS_DIR, RUN_JSON, TOKENIZER_JSON
+from lmexp.paths import CHECKPOINTS_DIR, RUN_JSON, TOKENIZER_JSON, expanded
 from lmexp.plugins import did_you_mean
 from lmexp.tokenizers.to_hf import same_tokens
 from lmexp.training import checkpoints, from_hugging_face
@@ -51,7 +51,7 @@ class WeightsFile:
 
 def find(given: str) -> WeightsFile:
     """The weights that model.init_from names: a run's best checkpoint, else its latest, or those in a folder."""
-    path = Path(given).expanduser().absolute()
+    path = expanded(given).absolute()
     if (path / RUN_JSON).is_file():
         try:
             return WeightsFile(path=checkpoints.find(path / CHECKPOINTS_DIR, "best") / checkpoints.MODEL, run_dir=path)
@@ -101,7 +101,7 @@ def check(config: TrainConfig, tokenizer: Tokenizer | None, model: nn.Module) ->
     file = find(given)
     _check_tokenizer(given, file, tokenizer)
     if file.hugging_face:
-        if not isinstance(config.model, GPTConfig) or not isinstance(model, GPT):
+        if type(config.model) is not GPTConfig or not isinstance(model, GPT):
             raise ConfigError(
                 f"model.init_from={given}: this folder holds a Hugging Face model ({hf_folder.CONFIG_JSON}), from "
                 f"which kind gpt can start; with model=hf write model.path={given}; for a class of yours put "
@@ -180,7 +180,7 @@ def _check_tokenizer(given: str, file: WeightsFile, tokenizer: Tokenizer | None)
     saved = next((folder / TOKENIZER_JSON for folder in folders if (folder / TOKENIZER_JSON).is_file()), None)
     if saved is None or tokenizer is None or same_tokens(saved.parent, tokenizer):
         return
-    where = given if saved.parent == file.run_dir == Path(given).expanduser().absolute() else str(saved)
+    where = given if saved.parent == file.run_dir == expanded(given).absolute() else str(saved)
     fix = f"tokenizer=hf tokenizer.path={given}" if file.hugging_face else f"tokenizer=saved tokenizer.path={where}"
     raise ConfigError(
         f"model.init_from={given}: these weights were trained with another tokenizer, so the rows of their embedding "

@@ -70,10 +70,13 @@ def part_of(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def put_together(model: nn.Module, sharded: nn.Module) -> None:
-    """Give a model the weights of its sharded twin, one after the other; all processes must call this."""
-    own = model.state_dict()
+    """Give a model the weights of its sharded twin, one after the other; all processes must call this.
+
+    Not those of its state_dict() alone, which leaves out what adapters stand beside.
+    """
+    own = _tensors(model)
     with torch.no_grad():
-        for name, tensor in sharded.state_dict(keep_vars=True).items():
+        for name, tensor in _tensors(sharded).items():
             own[name].copy_(whole(tensor))
 
 
@@ -116,6 +119,10 @@ def sharded_state(state: Mapping[str, Any], parameters: Mapping[int, Tensor]) ->
             yield name, part_of(value, parameter) if same else value
 
     return {**state, "state": {number: dict(parts(number, one)) for number, one in state["state"].items()}}
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
 
 
 def _uses(module: nn.Module) -> Counter[nn.Parameter]:

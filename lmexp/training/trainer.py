@@ -181,9 +181,11 @@ def fit(
     quieten_lightning()
     root = run_dir / CHECKPOINTS_DIR
     resumed = checkpoints.latest(root, warn=say)
-    if resumed is not None and cache is not None:
+    if resumed is not None and cache is not None and not isinstance(config.task, CustomTaskConfig):
         check_fits(config, cache.tokenizer.vocab_size, resumed)
     reads = initial_weights.wanted(config, resumed=resumed is not None)
+    if reads and started_from is None:
+        raise CheckpointError(f"{run_dir}: run.json doesn't say which weights it starts from; lmexp didn't write it")
     parts = build(config, cache, started_from if reads else None)
     if config.trainer.precision == "64-true":
         parts.module.double()  # Lightning does so after it has loaded a checkpoint, which float32 would round

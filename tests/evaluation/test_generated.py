@@ -127,6 +127,7 @@ def test_repetition_is_the_share_of_4_grams_that_stood_before() -> None:
     [
         ({"prompts": []}, "prompts is []; expected different texts"),
         ({"prompts": ["a", "a"]}, "expected different texts"),
+        ({"prompts": ["\udcff"]}, "bytes that are no UTF-8 text"),
         ({"n_samples": 0}, "n_samples is 0; expected at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"temperature": float("inf")}, "temperature is inf"),
@@ -141,3 +142,10 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], why: str) -> N
     with pytest.raises(ConfigError, match=r"evaluation\.samples") as error:
         SamplesConfig(**changes)
     assert why in str(error.value)
+
+
+def test_a_secret_in_a_prompt_is_nowhere_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "s3cret-canary-of-a-prompt")
+    prompts = replace(CONFIG, prompts=["s3cret-canary-of-a-prompt"])
+    run_evaluations({"samples": prompts}, context(folder=tmp_path, step=3))
+    assert b"s3cret-canary" not in (tmp_path / "samples" / "step-00000003.parquet").read_bytes()

@@ -15,6 +15,7 @@ from lmexp.models.base import takes_cache, takes_positions
 from lmexp.models.config import HFConfig, LoRAConfig
 from lmexp.models.hf import CACHED, HFModel
 from lmexp.models.hf_architecture import resolve
+from lmexp.training.sharding import put_together
 from tests.hugging_face import LENGTH, SETTINGS, WIDTHS, write_model
 
 VOCAB = 50
@@ -198,4 +199,45 @@ def test_layers_that_arent_there_get_no_adapter(tmp_path: Path) -> None:
     write_model(tmp_path)
     message = refused(path=str(tmp_path), lora=LoRAConfig(target_modules=["q_proj"]))
     assert "model.lora.target_modules is ['q_proj']" in message
-    assert "the linear layers of this model are c_attn, c_fc, c_proj, lm_head" in message
+    assert "the linear layers of this model are c_attn, c_fc, c_proj" in message
+    assert "lm_head" not in message  # tied
+
+
+@pytest.mark.parametrize("layer", ["lm_head", "wte"])
+def test_a_tied_matrix_gets_no_adapter(tmp_path: Path, layer: str) -> None:
+    write_model(tmp_path)
+    message = refused(path=str(tmp_path), lora=LoRAConfig(target_modules=[layer]))
+    assert f"{layer} shares its matrix with another layer (tied embeddings)" in message
+    theirs = write_model(tmp_path / "untied", tie_word_embeddings=False)
+    built(path=str(tmp_path / "untied"), lora=LoRAConfig(target_modules=[layer]), vocab_size=theirs.config.vocab_size)
+
+
+def test_a_twin_of_a_model_with_adapters_has_its_base_too(tmp_path: Path) -> None:
+    theirs = write_model(tmp_path, "llama")
+    models = [built(path=str(tmp_path), lora=LoRAConfig(r=2), vocab_size=theirs.config.vocab_size) for _ in range(2)]
+    models[0].load_base(hf_folder.read_weights(tmp_path), "here")
+    put_together(models[1], models[0])
+    assert torch.equal(models[1](tokens(1, 9)), theirs(tokens(1, 9)).logits)
+
+
+def test_keys_that_turn_with_the_length_of_the_text_are_not_kept() -> None:
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 12}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    long = built(config={"model_type": "phi3", **SETTINGS["phi3"], "rope_parameters": rope})
+    assert not takes_cache(long)
+    assert takes_cache(fresh("phi3"))
+
+
+def test_weights_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    model = fresh("gpt2")
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="logits are not finite"):
+        model.check(packed=None)
+    built(length=1, config={"model_type": "gpt2", **SETTINGS["gpt2"]}).check(packed=None)
+
+
+def test_settings_that_run_json_cant_keep_are_refused() -> None:
+    config = HFConfig(config={"model_type": "mamba2"})
+    with pytest.raises(ConfigError, match="no finite number"):
+        resolve(config, vocab_size=VOCAB, sequence_length=LENGTH)

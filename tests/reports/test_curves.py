@@ -107,3 +107,20 @@ def test_hundreds_of_figures_are_named_and_not_drawn() -> None:
     assert html.count("<svg") == 24
     assert "Not drawn: acc[23], acc[24]" in html
     assert html.index("Loss") < html.index("acc[0]")
+
+
+def test_what_counting_says_once_is_no_curve() -> None:
+    rows = {"step": 1, "ngrams/order_1": 20.0, "discounts/order_1_count_1": 0.5, "validation/loss": 2.0}
+    assert list(panels(run(rows))) == ["loss"]
+
+
+def test_figures_that_somebody_made_up_end_in_words() -> None:
+    rows = [
+        {"step": 1, "train/loss": 1e300, "train/grad_norm": 1e308, "evaluation/p/loss": 1.0},
+        {"step": 2, "train/loss": 1e-310, "train/grad_norm": 1e-10, "evaluation/p/loss": 1.0},
+    ]
+    ends = {"evaluation/p/loss/low": -math.inf, "evaluation/p/loss/high": math.inf}
+    assert section(run(*({**row, **ends} for row in rows))).count("its figures are too large") == 2
+    assert marks_of(run(receipt={"earlier": [{"until_step": 10**400}, {"until_step": 3}]})) == [
+        (3.0, "went on from step 3")
+    ]

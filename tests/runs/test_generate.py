@@ -13,6 +13,8 @@ import lmexp
 from lmexp.cli.main import main
 from lmexp.config.compose import compose
 from lmexp.config.schema import GenerateConfig
+from lmexp.evaluation.generated import texts_of
+from lmexp.evaluation.samples_file import read_samples
 from lmexp.runs.generate import generate
 from lmexp.runs.load import LoadedModel
 from tests.end_to_end.command import TINY, write_corpus
@@ -27,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_corpus(folder)
-        small = ["trainer.max_steps=6", "trainer.val_every_n_steps=6", "evaluation=[]"]
+        small = ["trainer.max_steps=6", "trainer.val_every_n_steps=6", "evaluation=[samples]"]
         return folder / lmexp.train(lmexp.compose([*TINY, *small]), say=lambda _: None).path
 
 
@@ -122,10 +124,10 @@ def test_the_text_comes_while_it_is_made(run: Path) -> None:
 
 
 def test_the_run_says_what_it_generates_and_the_same_again(run: Path, loaded: LoadedModel) -> None:
-    body = json.loads((run / "evaluation" / "generated.json").read_text(encoding="utf-8"))
-    assert [sample["seed"] for sample in body["samples"]] == [0, 1, 2]
-    for sample in body["samples"]:
-        assert sample["text"] == loaded.generate("", seed=sample["seed"], temperature=sample["temperature"], top_k=None)
+    written = texts_of(read_samples(run / "evaluation" / "samples" / "samples.parquet"))
+    assert [seed for _, seed, _ in written] == [0, 1, 2]
+    for prompt, seed, text in written:
+        assert text == loaded.generate(prompt, seed=seed, top_k=None)
 
 
 @pytest.mark.parametrize(

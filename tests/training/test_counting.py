@@ -27,7 +27,7 @@ TINY = (
     "data.sequence_length=64",
     "tokenizer=byte",
     "logger=files",
-    "evaluation=[perplexity,baselines]",
+    "evaluation=[perplexity,baselines,samples]",
 )
 
 
@@ -37,7 +37,7 @@ def rows_of(run: Path) -> dict[str, float]:
 
 
 def files_of(run: Path) -> dict[str, bytes]:
-    names = ("metrics.jsonl", "evaluation/summary.json", "evaluation/generated.json")
+    names = ("metrics.jsonl", "evaluation/summary.json", "evaluation/samples/samples.parquet")
     names += ("checkpoints/LATEST", "checkpoints/step-00000001/model.safetensors")
     return {name: (run / name).read_bytes() for name in names}
 

@@ -17,6 +17,7 @@ from lmexp.data.sources import base
 from lmexp.data.sources.base import ALL, Bad, Source, Unit
 from lmexp.data.sources.streams import is_compressed
 from lmexp.errors import DataError
+from lmexp.paths import expanded
 from lmexp.plugins import did_you_mean
 
 EXAMPLE = "data.path=book.txt, data.path=books or data.path='books/**/*.txt'"
@@ -115,7 +116,7 @@ def find_files(config: FilesConfig) -> list[File]:
     given = config.path
     if not given:
         raise DataError(f"data.path is not set; say which text to read, e.g. {EXAMPLE}")
-    path = Path(given).expanduser()
+    path = expanded(given)
     if path.is_dir():
         return [file_at(part, path / name) for part, name in _parts(config, list(_below(path)))]
     for part in config.given_splits():

@@ -16,6 +16,7 @@ from lmexp.data.sources import base
 from lmexp.data.sources.base import ALL, Bad, Source, Unit
 from lmexp.data.sources.columns import ColumnText, rows_per_batch
 from lmexp.errors import DataError
+from lmexp.paths import expanded
 from lmexp.plugins import did_you_mean
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -72,7 +73,7 @@ class HFSource(Source):
             raise DataError(
                 "data.path is not set; say which data set: a name on the hub, e.g. data.path=wikitext, or a folder"
             )
-        folder = Path(given).expanduser()
+        folder = expanded(given)
         if folder.is_dir():
             if revision is not None:
                 raise DataError(f"{self.where} is a folder, so it has no data.revision; leave that out")

@@ -23,6 +23,7 @@ from lmexp.evaluation.records import Record, read_lines, read_records
 from lmexp.evaluation.samples import COUNT, COUNTS, NUMBER, NUMBERS, Figure
 from lmexp.evaluation.scoring import Likelihoods
 from lmexp.evaluation.templates import Template
+from lmexp.paths import expanded
 
 Floats = NDArray[np.float64]
 
@@ -220,7 +221,7 @@ class MultipleChoice(Benchmark):
         if config.target_file is None:
             template = Template(f"{where}.target", config.target)
             return [template.one(item.record) for item in items]
-        given = Path(path).expanduser()
+        given = expanded(path)
         if given.is_dir():
             raise DataError(f"{where}.target_file is for items in one file, but {path} is a folder")
         stem = given.name.partition(".")[0]

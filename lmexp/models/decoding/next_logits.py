@@ -28,6 +28,8 @@ class NextLogits:
         self.texts = [list(text) for text in texts]
         self._device = next((t.device for t in chain(model.parameters(), model.buffers())), torch.device("cpu"))
         self._window = self.model.max_sequence_length
+        self._context = min(self._window, getattr(model, "context_length", self._window))
+        """Tokens that what comes next depends on."""
         self._longest = min(self._window, max(map(len, texts)) + max_new_tokens)
         self._cache: Cache | None = None
         self._cached: list[int] = []
@@ -69,7 +71,7 @@ class NextLogits:
     def _anew(self, rows: Sequence[int]) -> dict[int, Tensor]:
         """Row -> (vocab,) logits from the whole window, padded on the right, where no token before can see it."""
         found: dict[int, Tensor] = {}
-        windows = {row: self.texts[row][-self._window :] for row in rows}
+        windows = {row: self.texts[row][-self._context :] for row in rows}
         at_once = max(1, MOST_TOKENS // max(map(len, windows.values()), default=1))
         for start in range(0, len(rows), at_once):
             part = rows[start : start + at_once]
