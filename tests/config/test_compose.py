@@ -75,7 +75,7 @@ def test_several_evaluations_and_callbacks_or_none() -> None:
     config = compose(["evaluation=[perplexity]", "callbacks=[early_stopping]"]).config
     assert (list(config.evaluation), list(config.callbacks)) == (["perplexity"], ["early_stopping"])
     assert compose(["evaluation=null", "callbacks=null"]).config.evaluation == {}
-    assert list(compose(["~evaluation.baselines"]).config.evaluation) == ["perplexity"]
+    assert list(compose(["~evaluation.baselines"]).config.evaluation) == ["perplexity", "samples"]
 
 
 def test_task_custom_drops_what_only_language_modeling_needs() -> None:

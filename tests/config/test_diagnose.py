@@ -48,7 +48,7 @@ VALUES = {
     "optimizer.lr=1e-3,1e-4": ["several values make a sweep", "give one value"],
     "scheduler=cosine,constant": ["several values make a sweep"],
     "hydra.run.dir=x": ["would have no effect", "run.root=..."],
-    "optimizer=sgd": ["there is no optimizer=sgd", "adamw"],
+    "optimizer=rprop": ["there is no optimizer=rprop", "adamw"],
     "model=gtp_tiny": ["there is no model=gtp_tiny", "llama_tiny", "did you mean gpt_tiny?"],
     "evaluation=[perplexity,perplexty]": ["there is no evaluation=perplexty", "did you mean perplexity?"],
     "data=null": ["data can't be null; expected one of", "stdlib"],
