@@ -31,6 +31,7 @@ def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
 def trust_ends_with_the_test() -> Iterator[None]:
     """Packages that a test trusted, and kinds that they registered, are unknown to the next one."""
     kinds, packages, path = {group: set(known) for group, known in SCHEMAS.items()}, set(plugins._trusted), [*sys.path]
+    modules = set(sys.modules)
     yield
     store: Any = ConfigStore.instance().repo
     for group, known in SCHEMAS.items():
@@ -41,7 +42,7 @@ def trust_ends_with_the_test() -> Iterator[None]:
     for package in set(plugins._trusted) - packages:
         del plugins._trusted[package]
         top = package.partition(".")[0]  # importing a.b imports a too
-        for module in [name for name in sys.modules if f"{name}.".startswith(f"{top}.")]:
+        for module in [name for name in sys.modules if f"{name}.".startswith(f"{top}.") and name not in modules]:
             del sys.modules[module]
     sys.path[:] = path
 

@@ -126,7 +126,9 @@ def _drop(summary: Summary) -> None:
     longest = config.max_characters
     for _, chunk in chunks(survey):
         characters = survey.characters[chunk]
-        short = (characters < config.min_characters) & (characters > 0)  # 0: a blank line that was to be kept
+        short = characters < config.min_characters
+        if getattr(config, "keep_blank_lines", False):
+            short &= characters > 0
         long = characters > longest if longest is not None else np.zeros_like(short)
         homes[chunk][short | long] = DROPPED
         summary.n_dropped["short"] += int(np.count_nonzero(short))

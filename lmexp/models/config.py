@@ -267,6 +267,7 @@ class NGramConfig(ModelConfig):
 
     kind: str = "ngram"
     counted: ClassVar[bool] = True
+    """It is."""
     order: int = 5
     """Tokens of the longest n-grams: each token is predicted from order - 1 before it."""
     smoothing: str = "kneser_ney"

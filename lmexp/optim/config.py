@@ -174,6 +174,7 @@ class AdafactorConfig(OptimizerConfig):
     """
 
     shards: ClassVar[bool] = False
+    """Its means over rows and columns fail inside torch's DTensor."""
     kind: str = "adafactor"
     lr: float = 1e-2
     """Peak learning rate, relative to each parameter's size; the scheduler multiplies it."""

@@ -208,7 +208,7 @@ def test_tab_in_a_real_bash(tmp_path: Path) -> None:
     program = tmp_path / "lmexp"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m lmexp "$@"\n')
     program.chmod(0o755)
-    typed = 'eval "$(lmexp --shell-completion install=bash)"; COMP_LINE="lmexp train model=ll"; COMP_CWORD=2; '
+    typed = 'eval "$(lmexp --shell-completion install=bash)"; COMP_LINE="lmexp train model=llama_t"; COMP_CWORD=2; '
     done = subprocess.run(
         ["bash", "-c", f'{typed} hydra_bash_completion; echo "${{COMPREPLY[@]}}"'],
         env=environment(PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}"),

@@ -24,8 +24,8 @@ class Recorder:
         self.times: dict[int, dict[str, float]] = {}
         self.step_losses: dict[int, float] = {}
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.rows.setdefault(step, {}).update(values)
+    def metrics(self, step: int, values: dict[str, float], *, unmirrored: dict[str, float] | None = None) -> None:
+        self.rows.setdefault(step, {}).update({**values, **(unmirrored or {})})
 
     def timings(self, step: int, values: dict[str, float]) -> None:
         self.times.setdefault(step, {}).update(values)
