@@ -106,7 +106,7 @@ def report(
         f"|---|{'---|' * len(LEARNING_RATES)}",
         *(tuning_row(name, best[name], of) for name, of in tuned.items()),
         "",
-        "Each with its best one:",
+        f"Each with its best one{edges(best)}:",
         "",
         f"| seed | adamw, lr {best['adamw']} | muon, lr {best['muon']} | difference |",
         "|---|---|---|---|",
@@ -125,6 +125,12 @@ def report(
         machine(),
     ]
     return "\n".join(lines), reached
+
+
+def edges(best: dict[str, str]) -> str:
+    """Which of the best learning rates have no neighbour on one side."""
+    found = [f"{name}'s" for name, lr in best.items() if lr in (LEARNING_RATES[0], LEARNING_RATES[-1])]
+    return f" ({' and '.join(found)} lies at the edge of the grid)" if found else ""
 
 
 def tuning_row(name: str, best: str, results: dict[str, Result]) -> str:
