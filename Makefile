@@ -18,7 +18,7 @@ help:  ## this list
 	  '  ARGS="..."       passed on: make train ARGS="model=llama_tiny", make test ARGS="-k layers"' \
 	  '  PYTHON=...       the Python that makes $(VENV), 3.11 or newer: make train PYTHON=python3.11' \
 	  '  TORCH_INDEX=URL  take torch from that package index, to choose its CPU or CUDA build' \
-	  '  WORKERS=2        processes that share the default tests; WORKERS=0 runs them in one'
+	  '  WORKERS=2        processes that share the tests; WORKERS=0 runs them in one'
 
 train: $(STAMP)  ## train a small language model: lmexp train $(ARGS)
 	@$(BIN)/lmexp train $(ARGS)
@@ -30,7 +30,7 @@ check: $(STAMP)  ## all that CI runs: lint, types, then every test, with coverag
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
 	$(call step,tests,$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS))
-	$(call step,slow tests,$(BIN)/python -m pytest -m "(slow or slurm) and not gpu" $(ARGS))
+	$(call step,slow tests,$(PYTEST) -m "(slow or slurm) and not gpu" $(ARGS))
 	@printf '\n== check: all passed\n'
 
 torture: $(STAMP)  ## runs killed and stopped 2,400 times, hours; goes on where it was left: ARGS="signals --cases 9"

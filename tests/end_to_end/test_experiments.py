@@ -75,7 +75,7 @@ def test_names_come_close_to_makemores_transformer(
     monkeypatch.chdir(tmp_path)
     path = shared_data / "names" / "names.txt"
     typed = [f"data.path={path}", "seed=1", "logger=files", "trainer.val_every_n_steps=1000"]
-    assert main(["train", "experiment=names", *typed, "evaluation=[perplexity]"]) == 0
+    assert main(["train", "experiment=names", *typed, "evaluation=[perplexity,samples]"]) == 0
     summary = json_file(only_run(tmp_path / "outputs") / "evaluation" / "summary.json")
     (loss,) = (row for row in summary["rows"] if row["name"] == "perplexity/loss")
     assert loss["split"] == "test"

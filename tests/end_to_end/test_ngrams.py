@@ -90,7 +90,7 @@ def test_a_run_killed_while_it_counts_ends_as_one_that_nobody_disturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_corpus(tmp_path, n_lines=60_000)
-    overrides = [*TINY, "evaluation=[perplexity]", "evaluation.perplexity.max_tokens=5000"]
+    overrides = [*TINY, "evaluation=[perplexity,samples]", "evaluation.perplexity.max_tokens=5000"]
     whole = run(tmp_path, monkeypatch, *overrides, "run.folder=whole")
     typed = command("train", *overrides, "run.folder=killed")
     with subprocess.Popen(typed, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True) as process:
