@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -164,15 +164,3 @@ def choose_split(cache: TokenCache | None, wanted: str) -> tuple[str, TokenSplit
 def split_note(wanted: str, chosen: str) -> str:
     """What a definition adds where another split than the wanted one was scored."""
     return "" if wanted == chosen else f"; on {chosen}, since the corpus has no {wanted} split"
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout and the like off, and back on afterwards only where they were on."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lmexp.errors import ConfigError, DataError
 from lmexp.evaluation.collect import collect
 from lmexp.evaluation.config import PerplexityConfig
-from lmexp.evaluation.context import EvaluationContext, evaluation_mode, split_note
+from lmexp.evaluation.context import EvaluationContext, split_note
 from lmexp.evaluation.figures import rows_of
 from lmexp.evaluation.row import Row, not_measured
 from lmexp.evaluation.samples import NUMBER, Figure, Header, Key, Samples, add_columns
@@ -28,7 +28,7 @@ from lmexp.evaluation.targets import Targets
 from lmexp.evaluation.token_samples import TokenSamples, token_scores
 from lmexp.metrics.functional import token_nats
 from lmexp.metrics.ignore import IGNORE
-from lmexp.models.base import TargetScorer
+from lmexp.models.base import TargetScorer, evaluation_mode
 
 
 def _figure(name: str, definition: str, denominator: str, **more: Any) -> Figure:

@@ -8,9 +8,10 @@ from typing import Protocol, runtime_checkable
 
 from lmexp.errors import ConfigError
 from lmexp.evaluation.config import EMA, RAW, EvaluationConfig
-from lmexp.evaluation.context import EvaluationContext, evaluation_mode
+from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.row import Row
 from lmexp.evaluation.samples import Samples
+from lmexp.models.base import evaluation_mode
 
 
 @runtime_checkable

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from lmexp.errors import ConfigError
 from lmexp.evaluation.collect import ORDER, collect
-from lmexp.evaluation.context import EvaluationContext, evaluation_mode
+from lmexp.evaluation.context import EvaluationContext
 from lmexp.evaluation.samples import COUNT, NUMBER, NUMBERS, Header, Samples, lists_of
 from lmexp.metrics.functional import token_nats
+from lmexp.models.base import evaluation_mode
 
 if TYPE_CHECKING:
     from lmexp.tokenizers.base import Tokenizer

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeGuard, cast, runtime_checkable
 
 from torch import Tensor, nn
@@ -113,3 +114,15 @@ def check_takes_positions(model: nn.Module) -> None:
             f"parameter positions that tells it where each begins; use data.windows=padded or data.windows=stream, "
             f"or write forward(self, tokens, positions=None)"
         )
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout and the like off, and back on afterwards only where they were on."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

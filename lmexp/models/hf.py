@@ -16,14 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmexp.checks import findings
 from lmexp.errors import CheckpointError, ConfigError
 from lmexp.models import hf_architecture
 from lmexp.models.config import HFConfig, LoRAConfig
 from lmexp.models.layers.attention import document_mask
 from lmexp.models.layers.cache import KVCache
 
-MOST_NAMED = 3
-"""Tensors of a kind that an error names."""
 CACHED = ("gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
 """Architectures that go on from a cache of ours; of others the whole text is computed anew for each token."""
 TOLERANCE = 1e-4
@@ -295,16 +294,14 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 def _check_report(report: Mapping[str, Any], where: str) -> None:
     shapes = [f"{n} (expected {list(own)}, found {list(found)})" for n, found, own in report["mismatched_keys"]]
-    findings = [
-        f"  {what}: {', '.join(names[:MOST_NAMED])}{f' and {len(names) - MOST_NAMED} more' * (len(names) > MOST_NAMED)}"
-        for what, names in (
+    found = findings(
+        (
             ("missing", sorted(report["missing_keys"])),
             ("unexpected", sorted(report["unexpected_keys"])),
             ("of another shape", sorted(shapes)),
             ("errors", list(report["error_msgs"])),
         )
-        if names
-    ]
-    if findings:
-        lines = [f"{where}: its weights don't fit the architecture:", *findings]
+    )
+    if found:
+        lines = [f"{where}: its weights don't fit the architecture:", *found]
         raise CheckpointError("\n".join([*lines, "  is model.config as the weights were trained with?"]))

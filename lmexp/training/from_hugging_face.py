@@ -8,11 +8,11 @@ rotary_scaling, which makes it one for longer sequences.
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from lmexp.checks import typed
 from lmexp.errors import ConfigError, UserError
 from lmexp.models import hf_folder
 from lmexp.models.config import GPTConfig
@@ -77,10 +77,10 @@ def _check_same(given: str, ours: GPTConfig, sequence_length: int, theirs: GPTCo
     """ConfigError where ours would compute something else, or has more positions than theirs."""
     differing = _differing(ours, theirs)
     if differing:
-        typed = " ".join(f"model.{name}={_typed(getattr(theirs, name))}" for name in differing)
+        settings = " ".join(f"model.{name}={typed(getattr(theirs, name))}" for name in differing)
         raise ConfigError(
-            f"model.init_from={given}: its model has other settings; type them too: {typed} (here "
-            f"{', '.join(f'{name} is {_typed(getattr(ours, name))}' for name in differing)})"
+            f"model.init_from={given}: its model has other settings; type them too: {settings} (here "
+            f"{', '.join(f'{name} is {typed(getattr(ours, name))}' for name in differing)})"
         )
     if theirs.positions == "learned" and sequence_length > longest:
         raise ConfigError(
@@ -101,7 +101,3 @@ def _differing(ours: GPTConfig, theirs: GPTConfig) -> list[str]:
         same["rotary_base"] = True
     names = [field.name for field in dataclasses.fields(GPTConfig) if field.name not in FREE]
     return [name for name in names if not same.get(name, getattr(ours, name) == getattr(theirs, name))]
-
-
-def _typed(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -7,7 +7,6 @@ name and with its shape, and nothing else may be; and the tokens must mean the s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lmexp.checks import findings, typed
 from lmexp.config.freeze import read_body
 from lmexp.data.config import CorpusConfig
 from lmexp.errors import CheckpointError, ConfigError
@@ -33,9 +33,6 @@ from lmexp.training import checkpoints, from_hugging_face
 if TYPE_CHECKING:
     from lmexp.config.schema import TrainConfig
     from lmexp.tokenizers.base import Tokenizer
-
-MOST_NAMED = 3
-"""Tensors of a kind that an error names."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -204,18 +201,16 @@ def _check_fit(
         for other in tied.get(name, ())
         if name < other and other in weights and not torch.equal(weights[name], weights[other])
     ]
-    findings = [
-        f"  {what}: {', '.join(names[:MOST_NAMED])}{f' and {len(names) - MOST_NAMED} more' * (len(names) > MOST_NAMED)}"
-        for what, names in (
+    found = findings(
+        (
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", shapes),
             ("one tensor in the model, two in the file", untied),
         )
-        if names
-    ]
-    if findings:
-        lines = [f"model.init_from={given}: {file.path} doesn't fit the model:", *findings, *_fix(file, config)]
+    )
+    if found:
+        lines = [f"model.init_from={given}: {file.path} doesn't fit the model:", *found, *_fix(file, config)]
         raise CheckpointError("\n".join(lines))
 
 
@@ -240,11 +235,7 @@ def _fix(file: WeightsFile, config: TrainConfig) -> Iterator[str]:
     for key, (group, name) in pairs.items():
         there, here = (theirs.get(group) or {}).get(name), getattr(getattr(config, group), name, None)
         if there != here:
-            differing.append(f"{key}={_typed(there)} there, {_typed(here)} here")
+            differing.append(f"{key}={typed(there)} there, {typed(here)} here")
     if differing:
         yield f"  settings that differ: {'; '.join(differing)}"
     yield f"  with the model of that run: lmexp train from={file.run_dir} model.init_from={file.run_dir}"
-
-
-def _typed(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -128,17 +128,8 @@ def check_fits(config: TrainConfig, vocab_size: int, checkpoint: Path) -> None:
     found, length = checkpoints.shapes(checkpoint), config.data.sequence_length
     if model.positions == "rotary" and length * model.d_head * 8 > MOST_ROTARY_BYTES:
         raise CheckpointError(f"{checkpoint}: data.sequence_length is {length:,}, for which there is no memory")
-    expected: dict[str, tuple[int, ...]] = {}
-    if model.n_layer <= len(found):
-        with torch.device("meta"):
-            expected = {name: tuple(t.shape) for name, t in build_model(config, vocab_size).state_dict().items()}
-    if found != expected:
-        names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-        example = f"; {names[0]} is {found.get(names[0])}, expected {expected.get(names[0])}" if expected else ""
-        raise CheckpointError(
-            f"{checkpoint}: its weights aren't those of the run's model with n_layer {model.n_layer}, d_model "
-            f"{model.d_model} and {vocab_size} tokens{example}; one of the two is of another run"
-        )
+    what = f" with n_layer {model.n_layer}, d_model {model.d_model} and {vocab_size} tokens"
+    _check_shapes(config, vocab_size, checkpoint, found, what, bounded=model.n_layer <= len(found))
 
 
 def _check_hugging_face(config: TrainConfig, vocab_size: int, checkpoint: Path) -> None:
@@ -147,16 +138,31 @@ def _check_hugging_face(config: TrainConfig, vocab_size: int, checkpoint: Path) 
     if not config.model.resolved:  # else it would be looked up, maybe on the hub
         raise CheckpointError(f"{checkpoint}: run.json lacks the architecture (model.resolved); lmexp didn't write it")
     found, n_layer = checkpoints.shapes(checkpoint), hf_architecture.layers(config.model)
+    bounded = n_layer <= len(found) or (config.model.lora is not None and n_layer <= MOST_LAYERS)
+    what = f"of which run.json says that it has {n_layer} layers"
+    _check_shapes(config, vocab_size, checkpoint, found, f", {what}", bounded=bounded)
+
+
+def _check_shapes(
+    config: TrainConfig,
+    vocab_size: int,
+    checkpoint: Path,
+    found: Mapping[str, tuple[int, ...]],
+    what: str,
+    *,
+    bounded: bool,
+) -> None:
+    """CheckpointError unless found are the shapes of the config's model; bounded: whether that may be built at all."""
     expected: dict[str, tuple[int, ...]] = {}
-    if n_layer <= len(found) or (config.model.lora is not None and n_layer <= MOST_LAYERS):
+    if bounded:
         with torch.device("meta"):
             expected = {name: tuple(t.shape) for name, t in build_model(config, vocab_size).state_dict().items()}
     if found != expected:
         names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         example = f"; {names[0]} is {found.get(names[0])}, expected {expected.get(names[0])}" if expected else ""
         raise CheckpointError(
-            f"{checkpoint}: its weights aren't those of the run's model, of which run.json says that it has {n_layer} "
-            f"layers{example}; one of the two is of another run"
+            f"{checkpoint}: its weights aren't those of the run's model{what}{example}; one of the two is of another "
+            f"run"
         )
 
 

@@ -12,15 +12,7 @@ import pytest
 from lmexp.data.progress import Progress
 from lmexp.runs import work_progress
 from lmexp.runs.work_progress import Lines, counted, shown
-
-
-class Clock:
-    """A monotonic clock that goes as told."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -11,18 +11,10 @@ from rich.console import Console
 
 from lmexp.training import progress
 from lmexp.training.progress import Bar, Lines, Progress, choose
+from tests.clock import Clock
 from tests.evaluation.tiny import make_cache
 from tests.training.fitting import SPLITS, make_config
 from tests.training.test_step_evaluations import fit
-
-
-class Clock:
-    """A monotonic clock that goes as told."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

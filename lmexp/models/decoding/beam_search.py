@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lmexp.models.base import evaluation_mode
 from lmexp.models.decoding.config import DecodingConfig
-from lmexp.models.decoding.next_logits import NextLogits, evaluating
+from lmexp.models.decoding.next_logits import NextLogits
 from lmexp.models.decoding.sampler import check_prompts
 from lmexp.models.decoding.sampling import penalize_repetition
 
@@ -45,7 +46,7 @@ def beam_search(
     check_prompts([prompt])
     n_beams, start = decoding.n_beams, len(prompt)
     finished: list[Beam] = []
-    with evaluating(model):
+    with evaluation_mode(model):
         following = NextLogits(model, [prompt] * n_beams, max_new_tokens=decoding.max_new_tokens)
         scores = torch.full((n_beams,), NEVER)  # log-probability of each beam
         scores[0] = 0  # all beams are equal: only the first may be continued

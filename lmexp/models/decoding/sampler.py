@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from lmexp.errors import ConfigError
+from lmexp.models.base import evaluation_mode
 from lmexp.models.decoding.config import DecodingConfig
-from lmexp.models.decoding.next_logits import NextLogits, evaluating
+from lmexp.models.decoding.next_logits import NextLogits
 from lmexp.models.decoding.sampling import next_token_probabilities, penalize_repetition
 
 Ends = Callable[[int, int], bool]
@@ -61,7 +62,7 @@ def _sample(
 ) -> Iterator[Sampled]:
     going_on = list(range(len(prompts)))  # place in the batch -> row
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    with evaluating(model):
+    with evaluation_mode(model):
         following = NextLogits(model, prompts, max_new_tokens=decoding.max_new_tokens)
         for length in range(1, decoding.max_new_tokens + 1):
             logits = following()  # (going on, vocab)

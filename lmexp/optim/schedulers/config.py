@@ -52,13 +52,12 @@ class ConstantConfig(SchedulerConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class CosineConfig(SchedulerConfig):
-    """Linear warm-up, half a cosine down to a minimum, then flat (nanoGPT's form)."""
+class DecayConfig(SchedulerConfig):
+    """Linear warm-up, then down to a minimum, then flat."""
 
-    kind: str = "cosine"
     warmup_steps: int = 50
     """Optimizer steps of linear warm-up."""
-    min_lr_ratio: float = 0.1
+    min_lr_ratio: float = 0.0
     """Lowest learning rate over the peak."""
     decay_steps: int | None = None
     """Optimizer step at which the minimum is reached; null is the last step of the run."""
@@ -67,6 +66,15 @@ class CosineConfig(SchedulerConfig):
         _check_warmup(self.warmup_steps)
         _check_min_lr_ratio(self.min_lr_ratio)
         _check_decay_steps(self.decay_steps, self.warmup_steps)
+
+
+@dataclass(kw_only=True, slots=True)
+class CosineConfig(DecayConfig):
+    """Linear warm-up, half a cosine down to a minimum, then flat (nanoGPT's form)."""
+
+    kind: str = "cosine"
+    min_lr_ratio: float = 0.1
+    """Lowest learning rate over the peak."""
 
     def multiplier(self, step: int, total_steps: int) -> float:
         from lmexp.optim.schedulers.curves import cosine
@@ -81,21 +89,10 @@ class CosineConfig(SchedulerConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class LinearConfig(SchedulerConfig):
+class LinearConfig(DecayConfig):
     """Linear warm-up, a straight line down to a minimum, then flat."""
 
     kind: str = "linear"
-    warmup_steps: int = 50
-    """Optimizer steps of linear warm-up."""
-    min_lr_ratio: float = 0.0
-    """Lowest learning rate over the peak."""
-    decay_steps: int | None = None
-    """Optimizer step at which the minimum is reached; null is the last step of the run."""
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup_steps)
-        _check_min_lr_ratio(self.min_lr_ratio)
-        _check_decay_steps(self.decay_steps, self.warmup_steps)
 
     def multiplier(self, step: int, total_steps: int) -> float:
         from lmexp.optim.schedulers.curves import linear
